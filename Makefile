@@ -1,0 +1,44 @@
+# Two commands: `make demo` runs the main job on built-in data, `make test` runs every test.
+# Each makes its own .venv first. Nothing is needed but Python 3.11 or later and make.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= demo
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test check format clean
+
+demo: $(VENV)/.installed
+	$(BIN)/cardiosynth demo $(OUT)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check src tests examples
+	$(BIN)/ruff check src tests examples
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m "not slow"
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format src tests examples
+	$(BIN)/ruff check --fix src tests examples
+
+clean:
+	rm -rf $(VENV) dist build
+
+# torch first and pinned: otherwise a dependency's range may choose another, much larger build.
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "cardiosynth needs Python 3.11 or later"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $$(grep '^torch==' constraints.txt)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,67 @@
+"""Intensities: HU (or MR values) outside, model units in [0, 1] inside. Nothing else scales.
+
+The window is configuration; what an MR volume measures is not, so it is fitted per volume and travels with the case.
+"""
+
+from typing import Literal, TypeVar
+
+import numpy as np
+import pydantic
+import torch
+
+from cardiosynth.core.config import Settings
+
+Array = TypeVar("Array", np.ndarray, torch.Tensor)
+
+
+class Window(Settings):
+    """A linear map of [low, high] to model units [0, 1]; values outside are clipped."""
+
+    low: float
+    high: float
+
+    @pydantic.model_validator(mode="after")
+    def _ordered(self) -> "Window":
+        if not self.high > self.low:
+            raise ValueError(f"the window [{self.low}, {self.high}] is empty")
+        return self
+
+    @property
+    def width(self) -> float:
+        """``high - low`` in image units."""
+        return self.high - self.low
+
+    def to_model(self, image: Array) -> Array:
+        """Map image units to [0, 1], clipping."""
+        return ((image - self.low) / self.width).clip(0, 1)
+
+    def from_model(self, x: Array) -> Array:
+        """Map model units to image units, clipping to the window."""
+        return x.clip(0, 1) * self.width + self.low
+
+
+class IntensityScale(Settings):
+    """How a model sees intensities.
+
+    Attributes:
+        unit: what the images must be in; a model of HU refuses MR and the other way round.
+        window: fixed window for ``hu``. Published (MAISI) [-1000, 1000]; ours [-1000, 2000], so that calcium and
+            stents survive.
+        percentiles: for ``mr``, the two percentiles of each volume that become 0 and 1.
+    """
+
+    unit: Literal["hu", "mr"] = "hu"
+    window: Window = Window(low=-1000.0, high=2000.0)
+    percentiles: tuple[float, float] = (0.5, 99.5)
+
+    def window_of(self, image: np.ndarray) -> Window:
+        """Return the window for this image: the fixed one for HU, its own percentiles for MR."""
+        if self.unit == "hu":
+            return self.window
+        low, high = (float(v) for v in np.percentile(image, self.percentiles))
+        return Window(low=low, high=max(high, low + 1e-3))
+
+
+def rounded_image(image: np.ndarray) -> np.ndarray:
+    """Return ``image`` as int16, rounded and clipped to what int16 holds: the stored form of every image."""
+    return np.clip(np.rint(image), -32768, 32767).astype(np.int16)

@@ -1,0 +1,36 @@
+"""Randomness has a name: every draw is a function of (seed, names) and of nothing else.
+
+Which worker, shard or process draws, and what was drawn before, does not matter. Noise is drawn on the CPU, so
+that every device starts alike.
+"""
+
+import hashlib
+
+import numpy as np
+import torch
+
+
+def named_seed(seed: int, *names: str | int) -> int:
+    """Return the 63-bit seed that belongs to ``names`` under the run's ``seed``."""
+    digest = hashlib.sha256(repr((int(seed), *names)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def generator(seed: int, *names: str | int) -> torch.Generator:
+    """Return a fresh CPU generator for ``names``, e.g. ``generator(0, "sampling", case_id)``."""
+    return torch.Generator().manual_seed(named_seed(seed, *names))
+
+
+def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
+    """Return a fresh NumPy generator for ``names``."""
+    return np.random.default_rng(named_seed(seed, *names))
+
+
+def draw_int(below: int, rng: torch.Generator) -> int:
+    """Return a uniform integer in ``[0, below)``."""
+    return int(torch.randint(below, (), generator=rng))
+
+
+def draw_uniform(low: float, high: float, rng: torch.Generator) -> float:
+    """Return a uniform number in ``[low, high)``."""
+    return low + (high - low) * float(torch.rand((), generator=rng))
