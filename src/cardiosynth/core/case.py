@@ -105,9 +105,7 @@ class Case:
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
             raise InputError(f"case {self.case_id}: the affine is not a finite 4x4 matrix; mend the header.")
         if abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-            raise InputError(
-                f"case {self.case_id}: the affine is singular (a zero voxel size); mend the header."
-            )
+            raise InputError(f"case {self.case_id}: the affine is singular (a zero voxel size); mend the header.")
 
     def _check_image(self, image: np.ndarray) -> None:
         if image.ndim not in (3, 4) or image.shape[0] != 1 or 0 in image.shape:
@@ -116,9 +114,7 @@ class Case:
             raise InputError(f"case {self.case_id}: the image is {image.dtype}; give int16 or float32.")
         if image.dtype == np.float32 and not np.isfinite(image).all():
             bad = int((~np.isfinite(image)).sum())
-            raise InputError(
-                f"case {self.case_id}: {bad} voxels are not finite; replace NaN and infinity first."
-            )
+            raise InputError(f"case {self.case_id}: {bad} voxels are not finite; replace NaN and infinity first.")
 
     def _check_mask(self, mask: np.ndarray) -> None:
         if self.image is not None and mask.shape != self.image.shape:

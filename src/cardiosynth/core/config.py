@@ -52,9 +52,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); give a readable YAML file.") from error
     except yaml.YAMLError as error:
-        raise InputError(
-            f"{path} is not valid YAML: {str(error).splitlines()[0]}; mend that line."
-        ) from error
+        raise InputError(f"{path} is not valid YAML: {str(error).splitlines()[0]}; mend that line.") from error
     if not isinstance(value, dict):
         raise InputError(f"{path} does not hold a mapping; write lines of the form 'key: value'.")
     return value
@@ -72,9 +70,7 @@ def with_overrides(base: S, overrides: Iterable[str] = (), file: Path | None = N
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
-            raise InputError(
-                f"--set {override}: write it as key=value, e.g. --set diffusion.optimizer.steps=100."
-            )
+            raise InputError(f"--set {override}: write it as key=value, e.g. --set diffusion.optimizer.steps=100.")
         nested: Any = parse_value(text)
         for part in reversed(key.strip().split(".")):
             nested = {part: nested}

@@ -124,9 +124,7 @@ def label_table(names: Mapping[str, int], surroundings: Iterable[str] = ()) -> L
     for index, (name, code) in enumerate((n, c) for n, c in names.items() if c != 0):
         key = normalized_name(name)
         color = known[key].color if key in known else PALETTE[index % len(PALETTE)]
-        role: Role = (
-            "surrounding" if key in outer or (key in known and known[key].role != "target") else "target"
-        )
+        role: Role = "surrounding" if key in outer or (key in known and known[key].role != "target") else "target"
         components = known[key].components if key in known else None
         labels.append(Label(name=key, code=code, role=role, color=color, components=components))
     return LabelTable(labels=tuple(labels))

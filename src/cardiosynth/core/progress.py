@@ -54,7 +54,8 @@ class Progress:
 
             columns = (
                 rp.TextColumn("{task.description}"), rp.BarColumn(), rp.MofNCompleteColumn(),
-                rp.TimeElapsedColumn(), rp.TextColumn("left"), rp.TimeRemainingColumn(), rp.TextColumn("{task.fields[facts]}"),
+                rp.TimeElapsedColumn(), rp.TextColumn("left"), rp.TimeRemainingColumn(),
+                rp.TextColumn("{task.fields[facts]}"),
             )  # fmt: skip
             self._bar = rp.Progress(*columns, console=rich.console.Console(stderr=True))
             self._bar.start()

@@ -29,7 +29,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror or error}); free space or choose another folder."
@@ -47,7 +47,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         partial.mkdir(parents=True)
         yield partial
         shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror or error}); free space or choose another folder."
@@ -123,9 +123,7 @@ def fingerprint(value: Any) -> str:
 Tensors = Mapping[str, Any]
 
 
-def save_checkpoint(
-    run: Path, step: int, model: Tensors, training: Tensors, record: Mapping[str, Any]
-) -> Path:
+def save_checkpoint(run: Path, step: int, model: Tensors, training: Tensors, record: Mapping[str, Any]) -> Path:
     """Write ``run/step-NNNNNNN/``, whole or not at all.
 
     Args:
@@ -143,9 +141,7 @@ def save_checkpoint(
     target = run / f"step-{step:07d}"
     with whole_folder(target) as partial:
         save_file({k: v.detach().contiguous().cpu() for k, v in model.items()}, partial / "model.safetensors")
-        save_file(
-            {k: v.detach().contiguous().cpu() for k, v in training.items()}, partial / "training.safetensors"
-        )
+        save_file({k: v.detach().contiguous().cpu() for k, v in training.items()}, partial / "training.safetensors")
         digest = file_sha256(partial / "model.safetensors")[:16]
         write_json(partial / "record.json", {**record, "step": step, "fingerprint": digest})
     return target

@@ -5,6 +5,7 @@ Right, Anterior and Superior, as in NIfTI.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -148,7 +149,7 @@ def resample_mask(mask: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
     return out[None]
 
 
-def _index_map(source: Grid, target: Grid) -> tuple[np.ndarray, np.ndarray]:
+def _index_map(source: Grid, target: Grid) -> tuple[np.ndarray, Any]:
     full = np.linalg.inv(source.affine) @ target.affine
     n = len(source.shape)
     return full[:n, :n], full[:n, 3]
