@@ -1,0 +1,98 @@
+"""The command line as a process: what it loads, what it says, how it ends."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "cardiosynth", *words], capture_output=True, text=True, cwd=cwd)
+
+
+def assert_one_sentence(result: subprocess.CompletedProcess[str], *parts: str) -> None:
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    for part in parts:
+        assert part in result.stderr, result.stderr
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["generate", "--help"]])
+def test_help_loads_neither_torch_nor_monai(words: list[str]):
+    code = (
+        "import sys\nfrom cardiosynth.cli import main\n"
+        f"try:\n    main({words!r})\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ('torch', 'monai', 'scipy', 'nibabel') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip().endswith("[]")
+
+
+def test_a_misspelled_verb_is_answered_with_the_right_one():
+    assert_one_sentence(run("genrate"), "generate")
+
+
+def test_a_misspelled_option_is_answered_with_the_right_one(tmp_path: Path):
+    assert_one_sentence(run("phantom", str(tmp_path / "x"), "--case", "2"), "--cases")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--cases", "0"], "at least 1"),
+        (["--cases", "1", "--shape", "32", "32"], "three numbers"),
+        (["--cases", "1", "--shape", "32", "32", "4"], "at least 8"),
+    ],
+)
+def test_impossible_phantoms_are_refused(tmp_path: Path, words: list[str], part: str):
+    assert_one_sentence(run("phantom", str(tmp_path / "x"), *words), part)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_missing_dataset_is_named(tmp_path: Path):
+    missing = str(tmp_path / "nowhere")
+    assert_one_sentence(run("check", missing), missing)
+    assert_one_sentence(run("train", "autoencoder", missing, str(tmp_path / "run"), "--recipe", "fcas/tiny"), missing)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_setting_says_which_was_meant(tmp_path: Path):
+    words = ["train", "autoencoder", str(tmp_path), str(tmp_path / "run"), "--recipe", "fcas/tiny", "--dry-run"]
+    assert_one_sentence(run(*words, "--set", "autoencoder.trainning.steps=3"), "did you mean 'training'")
+    assert_one_sentence(run(*words, "--set", "autoencoder.training.steps=three"), "autoencoder.training.steps", "three")
+    config = tmp_path / "mine.yaml"
+    config.write_text("autoencoder: {training: {stpes: 3}}\n")
+    assert_one_sentence(run(*words, "--config", str(config)), str(config), "did you mean 'steps'")
+
+
+def test_a_setting_written_as_1e_minus_5_is_a_number(tmp_path: Path):
+    words = ["train", "autoencoder", str(tmp_path), str(tmp_path / "run"), "--recipe", "fcas/tiny", "--dry-run"]
+    result = run(*words, "--set", "autoencoder.training.learning_rate=1e-5")
+    assert json.loads(result.stdout)["autoencoder"]["training"]["learning_rate"] == 1e-5
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["train", "autoencodr", "d", "r"], "did you mean 'autoencoder'"),
+        (["train", "autoencoder", "d", "r", "--recipe", "fcas/tyni"], "did you mean 'fcas/tiny'"),
+        (["train", "autoencoder", "d", "r"], "--recipe"),
+        (["prepare", "acdcc", "a", "b", "--recipe", "fcas/tiny"], "did you mean 'acdc'"),
+        (["prepare", "acdc", "a", "b"], "--shape"),
+        (["generate", "r", "o", "--templates", "t", "--cases", "2", "--shard", "2/2"], "0/4"),
+        (["report", "none.json", "--out", "x.html"], "none.json"),
+    ],
+)
+def test_wrong_words_end_with_one_sentence(tmp_path: Path, words: list[str], part: str):
+    assert_one_sentence(run(*words, cwd=tmp_path), part)
+    assert not list(tmp_path.iterdir())
+
+
+def test_doctor_counts_the_parameters_of_a_recipe():
+    facts = json.loads(run("doctor", "--recipe", "fcas/tiny", "--json").stdout)
+    assert facts["recipe"]["name"] == "fcas/tiny"
+    assert all(count > 0 for count in facts["recipe"]["parameters"].values())
