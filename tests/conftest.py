@@ -1,0 +1,31 @@
+"""What every test shares: few threads, shapes checked, and where real data lies."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Every shape annotation is enforced under test. The command line is read by cyclopts and the settings by pydantic,
+# which look at the annotations themselves.
+CHECKED = [
+    *(f"cardiosynth.core.{name}" for name in ("case", "intensity", "labels", "picture", "random", "store", "volume")),
+    *(f"cardiosynth.{name}" for name in ("metrics", "training", "data", "anatomy", "autoencoder", "diffusion")),
+    *(f"cardiosynth.{name}" for name in ("sampling", "synthesis", "segmentation", "evaluation", "report")),
+    *(f"cardiosynth.{name}" for name in ("recipes", "experiments")),
+]
+install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+REAL_DATA = "CARDIOSYNTH_REAL_DATA"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real images, from the environment or beside the repository; the test skips without it."""
+    beside = Path(__file__).resolve().parents[1].parent / "shared" / "real"
+    folder = Path(os.environ.get(REAL_DATA, beside))
+    if not folder.is_dir():
+        pytest.skip(f"no real data in {folder}; set {REAL_DATA} to the folder that holds it")
+    return folder
