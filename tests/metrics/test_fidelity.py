@@ -27,8 +27,8 @@ def noise(shape: tuple[int, ...], seed: int) -> np.ndarray:
 def test_rmse_and_psnr_of_a_constant_difference():
     x = np.zeros((4, 5, 6), np.int16)
     assert rmse(x, x + np.int16(10)) == 10
-    assert psnr(x, x + np.int16(10), data_range=1000) == pytest.approx(40)
-    assert psnr(x, x, data_range=1) == math.inf
+    assert psnr(x, x + np.int16(10), data_range=1000.0) == pytest.approx(40)
+    assert psnr(x, x, data_range=1.0) == math.inf
 
 
 def test_rmse_does_not_overflow_int16():
@@ -39,42 +39,42 @@ def test_rmse_does_not_overflow_int16():
 def test_ssim_of_constants_is_the_luminance_term():
     x, y = np.full((12, 12, 12), 0.2, np.float32), np.full((12, 12, 12), 0.6, np.float32)
     c1 = 0.01**2
-    assert ssim(x, y, data_range=1) == pytest.approx((2 * 0.2 * 0.6 + c1) / (0.2**2 + 0.6**2 + c1), abs=1e-5)
+    assert ssim(x, y, data_range=1.0) == pytest.approx((2 * 0.2 * 0.6 + c1) / (0.2**2 + 0.6**2 + c1), abs=1e-5)
 
 
 def test_ssim_of_equal_images_is_one_and_is_symmetric():
     x, y = noise((14, 14, 14), 0), noise((14, 14, 14), 1)
-    assert ssim(x, x, 1) == pytest.approx(1)
-    assert ssim(x, y, 1) == pytest.approx(ssim(y, x, 1))
-    assert ssim(1000 * x, 1000 * y, 1000) == pytest.approx(ssim(x, y, 1), abs=1e-5)
+    assert ssim(x, x, 1.0) == pytest.approx(1)
+    assert ssim(x, y, 1.0) == pytest.approx(ssim(y, x, 1.0))
+    assert ssim(1000 * x, 1000 * y, 1000.0) == pytest.approx(ssim(x, y, 1.0), abs=1e-5)
 
 
 def test_ssim_agrees_with_monai():
     from monai.metrics.regression import SSIMMetric
 
     x = noise((20, 22, 24), 0)
-    y = np.clip(x + 0.2 * noise((20, 22, 24), 1), 0, 1)
+    y = np.clip(x + 0.2 * noise((20, 22, 24), 1), 0, 1.0)
     oracle = SSIMMetric(spatial_dims=3, data_range=1.0, win_size=11, kernel_sigma=1.5)
     expected = float(oracle(torch.from_numpy(x)[None, None], torch.from_numpy(y)[None, None]))
-    assert ssim(x, y, 1) == pytest.approx(expected, abs=1e-4)
+    assert ssim(x, y, 1.0) == pytest.approx(expected, abs=1e-4)
 
 
 def test_ssim_in_a_region_is_the_mean_of_the_map_there():
     x, y = noise((13, 13, 13), 0), noise((13, 13, 13), 1)
     region = np.zeros((13, 13, 13), bool)
     region[2:6, 3:9, 1:4] = True
-    assert ssim(x, y, 1, region) == pytest.approx(float(ssim_map(x, y, 1)[region].mean()))
-    assert math.isnan(ssim(x, y, 1, np.zeros_like(region)))
+    assert ssim(x, y, 1.0, region) == pytest.approx(float(ssim_map(x, y, 1.0)[region].mean()))
+    assert math.isnan(ssim(x, y, 1.0, np.zeros_like(region)))
 
 
 def test_few_slices_are_compared_one_by_one():
     x, y = noise((16, 16, 4), 0), noise((16, 16, 4), 1)
-    assert ssim(x, y, 1) == pytest.approx(np.mean([ssim(x[..., z], y[..., z], 1) for z in range(4)]))
+    assert ssim(x, y, 1.0) == pytest.approx(np.mean([ssim(x[..., z], y[..., z], 1.0) for z in range(4)]))
 
 
 def test_ssim_refuses_what_its_window_does_not_fit():
     with pytest.raises(InputError, match="11 voxels"):
-        ssim(noise((16, 8, 4), 0), noise((16, 8, 4), 1), 1)
+        ssim(noise((16, 8, 4), 0), noise((16, 8, 4), 1), 1.0)
 
 
 def sphere_case() -> tuple[np.ndarray, np.ndarray]:

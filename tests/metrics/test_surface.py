@@ -15,24 +15,24 @@ def ball(center: tuple[float, ...], radius: float, shape: tuple[int, ...] = (20,
 def test_two_single_voxels_are_their_distance_apart():
     p, q = np.zeros((2, 8, 8, 8), bool)
     p[1, 1, 1] = q[1, 4, 5] = True
-    assert hausdorff95(p, q, (1, 1, 1)) == 5
-    assert hausdorff95(p, q, (1, 2, 3)) == pytest.approx(math.hypot(6, 12))
+    assert hausdorff95(p, q, (1.0, 1.0, 1.0)) == 5
+    assert hausdorff95(p, q, (1.0, 2.0, 3.0)) == pytest.approx(math.hypot(6, 12))
 
 
 def test_planes_that_reach_the_border():
     p, q = np.zeros((2, 10, 6, 6), bool)
     p[2] = q[7] = True
-    assert hausdorff95(p, q, (0.5, 1, 1)) == 2.5
+    assert hausdorff95(p, q, (0.5, 1.0, 1.0)) == 2.5
 
 
 def test_equal_masks_are_zero_apart():
-    assert hausdorff95(ball((9, 9, 9), 5), ball((9, 9, 9), 5), (1, 1, 2)) == 0
+    assert hausdorff95(ball((9, 9, 9), 5), ball((9, 9, 9), 5), (1.0, 1.0, 2.0)) == 0
 
 
 def test_empty_masks():
     empty, full = np.zeros((6, 6), bool), np.ones((6, 6), bool)
-    assert math.isnan(hausdorff95(empty, empty, (1, 1)))
-    assert hausdorff95(empty, full, (1, 1)) == hausdorff95(full, empty, (1, 1)) == math.inf
+    assert math.isnan(hausdorff95(empty, empty, (1.0, 1.0)))
+    assert hausdorff95(empty, full, (1.0, 1.0)) == hausdorff95(full, empty, (1.0, 1.0)) == math.inf
 
 
 @pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")  # MONAI warns of itself
