@@ -1,0 +1,1 @@
+"""Sources of cases: one data set per module, each a function that yields Cases."""
