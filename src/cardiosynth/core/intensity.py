@@ -65,3 +65,17 @@ class IntensityScale(Settings):
 def rounded_image(image: np.ndarray) -> np.ndarray:
     """Return ``image`` as int16, rounded and clipped to what int16 holds: the stored form of every image."""
     return np.clip(np.rint(image), -32768, 32767).astype(np.int16)
+
+
+def why_not_hu(image: np.ndarray) -> str | None:
+    """Return why these values cannot be Hounsfield units, None where they can.
+
+    Air is -1000 HU and nothing in a body but metal exceeds 3000: an image that never falls below 0 and rises above
+    3000 is MR, or CT stored without its rescale intercept; one within [0, 1] has been normalized.
+    """
+    low, high = float(image.min()), float(image.max())
+    if low >= 0 and high > 3000:
+        return f"values from {low:g} to {high:g} cannot be HU, where air is -1000"
+    if low >= 0 and 0 < high <= 1 and image.dtype == np.float32:
+        return f"values from {low:g} to {high:g} have been normalized and are not HU"
+    return None

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cardiosynth.core.errors import InputError
 
@@ -82,12 +82,36 @@ def read_json(path: Path) -> Any:
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Append one JSON line to ``path``, flushed to disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(dict(row), ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Append one JSON line to ``path``, flushed to disk. A line that a kill cut short is removed first.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
+    line = (json.dumps(dict(row), ensure_ascii=False) + "\n").encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            file.truncate(_end_of_lines(file))
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}); free space or choose another folder."
+        ) from error
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """Return the position after the last line break, 0 where there is none."""
+    position = file.seek(0, os.SEEK_END)
+    while position > 0:
+        start = max(0, position - 4096)
+        file.seek(start)
+        found = file.read(position - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        position = start
+    return 0
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
