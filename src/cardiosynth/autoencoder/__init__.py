@@ -1,0 +1,1 @@
+"""The autoencoder: images to latents and back, its loss, its stage, and the verdict on what it keeps."""
