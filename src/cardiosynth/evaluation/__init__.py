@@ -1,0 +1,1 @@
+"""Cases against Cases: numbers with their protocol, as one results file."""

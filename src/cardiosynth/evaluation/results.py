@@ -1,0 +1,244 @@
+"""What an evaluation found: tables whose every number says how it was made, figures, and how to repeat it.
+
+This is the only thing ``report`` reads. Pictures are not in it: a figure names cases of dataset folders, by a path
+relative to the results file, so that a results file and its datasets can be moved together.
+"""
+
+import math
+import os
+import platform
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pydantic
+
+from cardiosynth.core.config import Settings, parse_settings
+from cardiosynth.core.errors import InputError
+from cardiosynth.core.store import read_json, write_text
+
+FORMAT_VERSION = 1
+PACKAGES = ("cardiosynth", "torch", "monai", "numpy", "scipy", "scikit-image", "nibabel")
+
+
+class Spread(Settings):
+    """A mean over cases.
+
+    Attributes:
+        mean: the mean.
+        sd: the sample standard deviation over cases, None for a single case.
+        n: how many cases the mean is over.
+    """
+
+    mean: float
+    sd: float | None = None
+    n: int = pydantic.Field(ge=1)
+
+
+Cell = Spread | float | str | None
+"""One entry of a table; None is 'nothing to measure'."""
+
+
+class Column(Settings):
+    """A column of a table.
+
+    Attributes:
+        title: heading.
+        unit: ``HU``, ``mm``, ``mL``, ``%``, ``dB``; empty for plain numbers and text.
+        better: which direction is better, where one is.
+        digits: decimals shown.
+    """
+
+    title: str
+    unit: str = ""
+    better: Literal["higher", "lower"] | None = None
+    digits: int = pydantic.Field(default=2, ge=0)
+
+
+class Table(Settings):
+    """Numbers and how they were made.
+
+    Attributes:
+        title: what it tells.
+        protocol: how every number was made: cases, window, region, definition.
+        columns: headings; the first column names the row.
+        rows: one cell per column.
+        bars: title of a column to draw as bars beside its numbers.
+    """
+
+    title: str
+    protocol: str
+    columns: tuple[Column, ...] = pydantic.Field(min_length=1)
+    rows: tuple[tuple[Cell, ...], ...]
+    bars: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _rectangular(self) -> "Table":
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError(f"the table '{self.title}' has rows that are not {len(self.columns)} cells long")
+        if self.bars is not None and self.bars not in {column.title for column in self.columns}:
+            raise ValueError(f"the table '{self.title}' has no column '{self.bars}' to draw as bars")
+        return self
+
+
+class CasePointer(Settings):
+    """Where a case lies: a dataset folder, relative to the results file, and the case's name in it."""
+
+    dataset: str
+    case_id: str
+
+
+class CaseFigure(Settings):
+    """Real image, synthetic image, mask and confidence of one synthetic case in three planes.
+
+    Attributes:
+        title: heading.
+        caption: what one should know when looking at it.
+        synthetic: the synthetic case.
+        real: the real case beside it; None where there is none.
+        paired: whether the real image has the very mask that the synthetic image was made from, so that both are
+            cut at the same place.
+    """
+
+    kind: Literal["case"] = "case"
+    title: str
+    caption: str = ""
+    synthetic: CasePointer
+    real: CasePointer | None = None
+    paired: bool = False
+
+
+class ProjectionFigure(Settings):
+    """Maximum-intensity projections of one structure in the masks of several cases.
+
+    Attributes:
+        title: heading.
+        caption: what one should know when looking at it.
+        structure: name of the structure in the label tables.
+        cases: a title for each case, and the case.
+    """
+
+    kind: Literal["projection"] = "projection"
+    title: str
+    caption: str = ""
+    structure: str
+    cases: tuple[tuple[str, CasePointer], ...]
+
+
+class Arm(Settings):
+    """One way of doing a thing, with its value per structure and case (None: nothing to measure)."""
+
+    name: str
+    values: dict[str, tuple[float | None, ...]]
+
+
+class ArmsFigure(Settings):
+    """Several arms side by side: mean per structure, spread and every case.
+
+    Attributes:
+        title: heading.
+        caption: protocol: cases, steps, definition.
+        measure: what the values are, e.g. ``Dice``.
+        unit: of the values, empty for plain numbers.
+        better: which direction is better.
+        arms: the arms, in the order to be shown.
+    """
+
+    kind: Literal["arms"] = "arms"
+    title: str
+    caption: str
+    measure: str
+    unit: str = ""
+    better: Literal["higher", "lower"] = "higher"
+    arms: tuple[Arm, ...] = pydantic.Field(min_length=1)
+
+
+Figure = Annotated[CaseFigure | ProjectionFigure | ArmsFigure, pydantic.Field(discriminator="kind")]
+
+
+class Stage(Settings):
+    """One step of the work: what it was, how long it took, and the command that repeats it."""
+
+    name: str
+    seconds: float | None = None
+    command: str = ""
+
+
+class Results(Settings):
+    """Everything a report shows.
+
+    Attributes:
+        title: heading of the report.
+        summary: a few sentences under it.
+        notes: what must be known before the numbers are read; shown above the tables.
+        tables: numbers.
+        figures: pictures, by reference.
+        stages: how it was made.
+        environment: program and package versions, machine.
+        format_version: of this file.
+    """
+
+    title: str
+    summary: str = ""
+    notes: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    environment: dict[str, str] = {}  # noqa: RUF012
+    format_version: int = FORMAT_VERSION
+
+
+def spread(values: Iterable[float]) -> Spread | None:
+    """Return mean and standard deviation of the finite values; None where there is none.
+
+    NaN (nothing to measure) and infinity (no distance) are left out; ``n`` says how many values are in.
+    """
+    finite = np.array([value for value in values if math.isfinite(value)], np.float64)
+    if not len(finite):
+        return None
+    return Spread(mean=float(finite.mean()), sd=float(finite.std(ddof=1)) if len(finite) > 1 else None, n=len(finite))
+
+
+def pointer(root: Path, case_id: str, relative_to: Path | None) -> CasePointer:
+    """Return where a case lies, seen from the folder of the results file (the working folder for None)."""
+    base = Path.cwd() if relative_to is None else Path(relative_to)
+    try:
+        path = os.path.relpath(root.resolve(), base.resolve())
+    except ValueError:  # another drive
+        path = str(root.resolve())
+    return CasePointer(dataset=Path(path).as_posix(), case_id=case_id)
+
+
+def environment() -> dict[str, str]:
+    """Return what the numbers were made with: versions of program and packages, and the machine."""
+    facts = {"Python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            facts[name] = version(name)
+        except PackageNotFoundError:
+            facts[name] = "not installed"
+    return {**facts, "system": f"{platform.system()} {platform.machine()}", "processors": str(os.cpu_count())}
+
+
+def write_results(results: Results, path: Path) -> None:
+    """Write a results file, whole or not at all."""
+    write_text(path, results.model_dump_json(indent=2) + "\n")
+
+
+def read_results(path: Path) -> Results:
+    """Read a results file.
+
+    Raises:
+        InputError: the file is missing, is not JSON, or is not a results file of this version.
+    """
+    if Path(path).is_dir():
+        raise InputError(f"{path} is a folder; name the results file in it that cardiosynth evaluate wrote.")
+    values = read_json(Path(path))
+    if not isinstance(values, dict) or "format_version" not in values or "tables" not in values:
+        raise InputError(f"{path} is not a results file; give the file that cardiosynth evaluate wrote.")
+    if values["format_version"] != FORMAT_VERSION:
+        found = values["format_version"]
+        raise InputError(f"{path} has results format {found!r}, this program reads {FORMAT_VERSION}; evaluate anew.")
+    return parse_settings(Results, values, str(path))
