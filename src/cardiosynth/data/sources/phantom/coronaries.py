@@ -95,21 +95,19 @@ class Surface:
     field: Array
     slope: tuple[Array, Array, Array]
 
-    def project(self, points_mm: Array, height_mm: Array, weight: Array, rounds: int) -> Array:
-        """Return points moved along the slope to ``height_mm`` above the surface (Newton steps of at most 4 mm).
+    def toward(self, points_mm: Array, height_mm: Array, longest_mm: Array) -> Array:
+        """Return points moved by one Newton step along the slope to ``height_mm`` above the surface.
 
         Args:
             points_mm: (n, 3).
             height_mm: (n,) wanted distance.
-            weight: (n,) 1 to move a point fully, 0 to leave it.
-            rounds: number of steps.
+            longest_mm: (n,) no point moves further than this.
         """
-        for _ in range(rounds):
-            gradient = np.stack([self.lattice.at(part, points_mm) for part in self.slope], 1)
-            steepness = np.maximum((gradient**2).sum(1), 0.05)
-            excess = np.clip(self.lattice.at(self.field, points_mm) - height_mm, -4.0, 4.0)
-            points_mm = points_mm - (weight * excess / steepness)[:, None] * gradient
-        return points_mm
+        gradient = np.stack([self.lattice.at(part, points_mm) for part in self.slope], 1)
+        # Between two walls the slope vanishes; without a floor such points would be thrown far away.
+        steepness = np.maximum((gradient**2).sum(1), 0.5)
+        excess = np.clip(self.lattice.at(self.field, points_mm) - height_mm, -longest_mm, longest_mm)
+        return points_mm - (excess / steepness)[:, None] * gradient
 
 
 def surface_of(lattice: Lattice, field: Array) -> Surface:
@@ -166,7 +164,10 @@ def _ostium(heart: Heart, aorta: Surface, direction: tuple[float, ...]) -> Array
     root = heart.vessels.ascending_aorta
     center = root.points_mm[np.searchsorted(arc_lengths(root.points_mm), 9.0 * heart.frame.scale)]
     start = center + 14 * heart.frame.scale * unit(heart.frame.turn @ np.array(direction))
-    return aorta.project(start[None], np.array([-0.8]), np.ones(1), 8)[0]
+    point = start[None]
+    for _ in range(8):
+        point = aorta.toward(point, np.array([-0.8]), np.array([4.0]))
+    return point[0]
 
 
 def _left_tree(epicardium: Epicardium, ostium: Array, caliber: float, draws: Draws) -> list[Branch]:
@@ -252,13 +253,17 @@ class _Course:
         return 3.0 * wander * np.minimum(1.0, np.arange(count) / 8.0)[:, None]
 
     def _laid_on(self, points: Array, radii: Array) -> Array:
-        """Project, smooth and project again; the first centimeter leaves its start gradually."""
-        surface = self.epicardium.surface
-        weight = np.minimum(1.0, np.arange(len(points)) / 8.0)
-        for rounds, smoothing in ((8, 1.5), (3, 0.8)):
-            points = surface.project(points, radii + CLEARANCE_MM, weight, rounds)
-            smoothed = ndimage.gaussian_filter1d(points, smoothing, axis=0, mode="nearest")
-            points = np.concatenate([points[:1], smoothed[1:-1], points[-1:]])
+        """Let the vessel settle: drawn to its height above the surface, held together like a string.
+
+        Small steps with strong smoothing keep neighbors on the same side of a groove; then finer ones bring each
+        point to its height. The first centimeter leaves its start gradually.
+        """
+        free = np.minimum(1.0, np.arange(len(points)) / 8.0)
+        for rounds, longest_mm, smoothing in ((25, 1.0, 2.0), (8, 1.0, 0.8)):
+            for _ in range(rounds):
+                points = self.epicardium.surface.toward(points, radii + CLEARANCE_MM, longest_mm * free)
+                smoothed = ndimage.gaussian_filter1d(points, smoothing, axis=0, mode="nearest")
+                points = np.concatenate([points[:1], smoothed[1:-1], points[-1:]])
         return points
 
 

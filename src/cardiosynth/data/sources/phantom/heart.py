@@ -299,7 +299,7 @@ def _sinuses(frame: Frame, ascending: Tube, radius: float) -> tuple[Ellipsoid, .
 
 def _descending_aorta(frame: Frame, ascending: Tube, radius: float, draws: Draws) -> Tube:
     top, base = ascending.points_mm[-1], frame.base_mm
-    x, y = base[0] - draws.uniform(18.0, 26.0), base[1] - draws.uniform(47.0, 54.0)
+    x, y = base[0] - draws.uniform(18.0, 26.0), base[1] - draws.uniform(50.0, 56.0)
     path = [
         top,
         frame.place((-13, -32, 84)),

@@ -160,8 +160,8 @@ class _Layers:
         rim = self.chambers.fat_rim
         yield Layer(around.stomach, hu.muscle + 15 * self.clouds, UNNAMED)
         yield Layer(around.liver, hu.liver + 8 * self.clouds + 4 * self.grain, CODE["liver"])
-        yield Layer(np.maximum(rim - 0.8, around.cavity), 20.0, CODE["mediastinal_fat"])
-        yield Layer(np.maximum(rim + 0.8, around.cavity), hu.fat + 7 * self.grain, CODE["mediastinal_fat"])
+        yield Layer(np.maximum(rim - 0.5, around.cavity), 20.0, CODE["mediastinal_fat"])
+        yield Layer(np.maximum(rim + 0.6, around.cavity), hu.fat + 7 * self.grain, CODE["mediastinal_fat"])
         for bone, cortex_mm, name in (
             (around.ribs, 2.0, "ribs_and_sternum"),
             (around.sternum, 1.8, "ribs_and_sternum"),

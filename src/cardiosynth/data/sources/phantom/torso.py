@@ -159,7 +159,7 @@ def _grow(tubes: list[Tube], start: Array, heading: Array, radius: float, left: 
     for _ in range(3):
         heading = unit(heading + 0.22 * draws.rng.normal(size=3))
         points.append(points[-1] + heading * length / 3)
-    tubes.append(smooth_tube(points, [radius, 0.75 * radius], 3.0))
+    tubes.append(Tube(np.stack(points), np.linspace(radius, 0.75 * radius, len(points))))
     if left == 0 or radius < THINNEST_MM:
         return
     for _ in range(2):
