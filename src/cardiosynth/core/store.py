@@ -209,3 +209,12 @@ def remove_old(run: Path, keep: int) -> None:
     """Remove all but the newest ``keep`` checkpoints of a stage's folder."""
     for path in checkpoints(run)[:-keep]:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what killed writers left half-written in ``folder``; only for a folder that nobody else writes now."""
+    for path in folder.glob(".partial-*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
