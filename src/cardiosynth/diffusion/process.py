@@ -1,0 +1,134 @@
+"""Noising processes x = alpha(t) x0 + sigma(t) noise with t in [0, 1]: data at 0, noise at 1.
+
+DDPM schedules and rectified flow are values of one contract. Sigma alone could not describe them: alpha of
+rectified flow is 0 at t = 1. Solvers that must be finite at both ends work in the angle atan2(sigma, alpha).
+"""
+
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cardiosynth.core.config import Settings
+
+Spacing = Literal["time", "angle"]
+Numbers = Float[Tensor, "*shape"]
+
+
+@runtime_checkable
+class Process(Protocol):
+    """The contract: alpha and sigma as functions of time, of the shape and dtype of ``t``."""
+
+    def alpha(self, t: Numbers) -> Numbers:
+        """Return the share of the data, 1 at t = 0."""
+        ...
+
+    def sigma(self, t: Numbers) -> Numbers:
+        """Return the standard deviation of the noise, 0 at t = 0."""
+        ...
+
+
+class VariancePreserving:
+    """The DDPM process with alpha^2 + sigma^2 = 1, made continuous (FCaS section 3.1.1; MAISI's schedule).
+
+    alpha_bar(n / T) is the product of 1 - beta over the first n steps, so alpha_bar(0) = 1 exactly; its logarithm
+    is interpolated between the steps. Betas are "scaled linear": the square of a line between square roots.
+
+    Args:
+        beta_start: variance of the first step; published 0.0015.
+        beta_end: variance of the last step; published 0.0195.
+        num_steps: T; published 1000.
+    """
+
+    def __init__(self, beta_start: float = 0.0015, beta_end: float = 0.0195, num_steps: int = 1000):
+        betas = torch.linspace(beta_start**0.5, beta_end**0.5, num_steps, dtype=torch.float64).square()
+        steps = torch.log1p(-betas).cumsum(0)
+        self._log_alpha_bar = torch.cat([steps.new_zeros(1), steps])
+
+    def log_alpha_bar(self, t: Numbers) -> Float[Tensor, "*shape"]:
+        """Return log alpha_bar, float64, for times in [0, 1]."""
+        nodes = self._log_alpha_bar.to(t.device)
+        position = t.double().clamp(0, 1) * (len(nodes) - 1)
+        below = position.floor().long().clamp(max=len(nodes) - 2)
+        return torch.lerp(nodes[below], nodes[below + 1], position - below)
+
+    def alpha(self, t: Numbers) -> Numbers:
+        """Return sqrt(alpha_bar)."""
+        return torch.exp(0.5 * self.log_alpha_bar(t)).to(t.dtype)
+
+    def sigma(self, t: Numbers) -> Numbers:
+        """Return sqrt(1 - alpha_bar), without cancellation near t = 0."""
+        return torch.sqrt(-torch.expm1(self.log_alpha_bar(t))).to(t.dtype)
+
+
+class RectifiedFlow:
+    """The straight line from data to noise: alpha = 1 - t, sigma = t (Liu et al., 2023)."""
+
+    def alpha(self, t: Numbers) -> Numbers:
+        """Return 1 - t."""
+        return 1 - t
+
+    def sigma(self, t: Numbers) -> Numbers:
+        """Return t."""
+        return t.clone()
+
+
+class ProcessSettings(Settings):
+    """Which process.
+
+    Attributes:
+        kind: ``variance_preserving`` (published) or ``rectified_flow``.
+        beta_start: first variance of the DDPM schedule; published 0.0015.
+        beta_end: last variance of the DDPM schedule; published 0.0195.
+        num_steps: T of the DDPM schedule; published 1000.
+    """
+
+    kind: Literal["variance_preserving", "rectified_flow"] = "variance_preserving"
+    beta_start: float = 0.0015
+    beta_end: float = 0.0195
+    num_steps: int = 1000
+
+
+def build_process(settings: ProcessSettings) -> Process:
+    """Return the process that ``settings`` describe."""
+    if settings.kind == "rectified_flow":
+        return RectifiedFlow()
+    return VariancePreserving(settings.beta_start, settings.beta_end, settings.num_steps)
+
+
+def angle(process: Process, t: Numbers) -> Numbers:
+    """Return atan2(sigma, alpha): 0 is data, pi / 2 pure noise. Finite and strictly increasing for every process."""
+    return torch.atan2(process.sigma(t), process.alpha(t))
+
+
+def log_snr(process: Process, t: Numbers) -> Numbers:
+    """Return lambda = log(alpha / sigma), infinite where either is 0 (half the log signal-to-noise ratio)."""
+    return process.alpha(t).log() - process.sigma(t).log()
+
+
+def time_at_angle(process: Process, wanted: Numbers) -> Numbers:
+    """Return the times in [0, 1] at which ``angle`` takes the ``wanted`` values, by bisection in float64."""
+    low = torch.zeros_like(wanted, dtype=torch.float64)
+    high = torch.ones_like(low)
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = angle(process, middle) < wanted.double()
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return ((low + high) / 2).to(wanted.dtype)
+
+
+def times(num_steps: int, spacing: Spacing, process: Process) -> Float[Tensor, "n"]:
+    """Return ``num_steps + 1`` times from 1 down to 0, float64.
+
+    Args:
+        num_steps: steps of a solver, one denoiser call each (two for Heun).
+        spacing: ``time`` for equal steps of t; ``angle`` for equal steps of atan2(sigma, alpha), which is what the
+            order of a solver needs for DDPM schedules, whose sigma rises like sqrt(t).
+        process: gives the angle.
+    """
+    line = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
+    if spacing == "time":
+        return line
+    inner = time_at_angle(process, line[1:-1] * angle(process, line[:1]))
+    return torch.cat([line[:1], inner, line[-1:]])

@@ -1,0 +1,63 @@
+"""Parametrizations: every one of them stands for the same x0."""
+
+import pytest
+import torch
+
+from cardiosynth.core.errors import InputError
+from cardiosynth.core.random import generator
+from cardiosynth.diffusion.denoiser import NetworkDenoiser, diffuse, target, to_x0
+from cardiosynth.diffusion.process import RectifiedFlow, VariancePreserving
+
+KINDS = ["epsilon", "v", "x0", "flow"]
+PAIRS = [(VariancePreserving(), kind) for kind in KINDS] + [(RectifiedFlow(), kind) for kind in KINDS[1:]]
+
+
+def pair():
+    rng = generator(0, "pair")
+    x0, noise = (torch.randn(3, 2, 4, 4, 4, generator=rng, dtype=torch.float64) for _ in range(2))
+    return x0, noise
+
+
+@pytest.mark.parametrize(("process", "prediction"), PAIRS)
+@pytest.mark.parametrize("time", [0.0, 0.4, 1.0])
+def test_a_perfect_prediction_gives_back_the_data(process, prediction, time):
+    x0, noise = pair()
+    t = torch.tensor(time, dtype=torch.float64)
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    perfect = target(prediction, x0, noise, alpha, sigma)
+    found = to_x0(prediction, perfect, diffuse(x0, noise, alpha, sigma), alpha, sigma)
+    torch.testing.assert_close(found, x0, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize(("process", "prediction"), PAIRS)
+def test_a_network_that_predicts_perfectly_is_the_oracle(process, prediction):
+    x0, noise = pair()
+    t = torch.tensor(0.7, dtype=torch.float64)
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    seen = []
+
+    def network(x, time, condition):
+        seen.append((time.tolist(), condition))
+        return target(prediction, x0, noise, alpha, sigma)
+
+    denoiser = NetworkDenoiser(network, process, prediction)
+    torch.testing.assert_close(denoiser(diffuse(x0, noise, alpha, sigma), t, "c"), x0, atol=1e-10, rtol=0)
+    assert seen == [([0.7] * 3, "c")]
+
+
+def test_targets_are_the_published_formulas():
+    x0, noise = torch.tensor([2.0]), torch.tensor([3.0])
+    alpha, sigma = torch.tensor(0.8), torch.tensor(0.6)
+    assert [float(target(kind, x0, noise, alpha, sigma)) for kind in KINDS] == pytest.approx([3.0, 1.2, 2.0, 1.0])
+
+
+def test_epsilon_is_refused_where_the_process_ends_in_pure_noise():
+    with pytest.raises(InputError, match="choose prediction flow"):
+        NetworkDenoiser(lambda x, t, c: x, RectifiedFlow(), "epsilon")
+
+
+def test_x0_is_clamped_and_half_precision_networks_give_float32():
+    denoiser = NetworkDenoiser(lambda x, t, c: (x * 100).bfloat16(), RectifiedFlow(), "x0", clamp=5.0)
+    found = denoiser(torch.tensor([[-1.0, 0.01, 1.0]]), torch.tensor(0.5), None)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, torch.tensor([[-5.0, 1.0, 5.0]]), atol=0.01, rtol=0)

@@ -1,0 +1,86 @@
+"""Processes: the discrete schedule they interpolate, their ends, and time grids."""
+
+import math
+
+import pytest
+import torch
+
+from cardiosynth.diffusion.process import (
+    ProcessSettings,
+    RectifiedFlow,
+    VariancePreserving,
+    angle,
+    build_process,
+    log_snr,
+    time_at_angle,
+    times,
+)
+
+PROCESSES = [VariancePreserving(), RectifiedFlow()]
+
+
+def test_alpha_bar_at_the_steps_is_the_product_of_the_discrete_schedule():
+    process = VariancePreserving(0.0015, 0.0195, 1000)
+    betas = torch.linspace(0.0015**0.5, 0.0195**0.5, 1000, dtype=torch.float64) ** 2
+    product = torch.cumprod(1 - betas, 0)
+    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    torch.testing.assert_close(process.alpha(t) ** 2, product, rtol=1e-12, atol=0)
+    assert float(product[-1]) == pytest.approx(1.4e-4, rel=0.05)  # the schedule does not end in pure noise
+
+
+def test_alpha_bar_between_steps_is_the_geometric_mean():
+    process = VariancePreserving(num_steps=10)
+    t = torch.tensor([0.3, 0.35, 0.4], dtype=torch.float64)
+    low, middle, high = (process.alpha(t) ** 2).tolist()
+    assert middle == pytest.approx(math.sqrt(low * high), rel=1e-12)
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_ends_shape_and_dtype(process, dtype):
+    t = torch.tensor([[0.0, 1.0]], dtype=dtype)
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    assert alpha.dtype == sigma.dtype == dtype
+    assert alpha.shape == sigma.shape == t.shape
+    assert alpha[0, 0] == 1
+    assert sigma[0, 0] == 0
+
+
+def test_vp_preserves_variance_also_where_sigma_is_tiny():
+    process = VariancePreserving()
+    t = torch.tensor([0.0, 1e-9, 1e-3, 0.5, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(process.alpha(t) ** 2 + process.sigma(t) ** 2, torch.ones_like(t))
+    assert float(process.sigma(t[1]) ** 2) == pytest.approx(-math.log1p(-0.0015) * 1e-6, rel=1e-6)
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow"])
+def test_angle_rises_and_is_inverted(process):
+    t = torch.linspace(0, 1, 101, dtype=torch.float64)
+    phi = angle(process, t)
+    assert (phi.diff() > 0).all()
+    torch.testing.assert_close(time_at_angle(process, phi), t, atol=1e-9, rtol=0)
+    torch.testing.assert_close(torch.tan(phi[1:-1]).log(), -log_snr(process, t[1:-1]))
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow"])
+@pytest.mark.parametrize("spacing", ["time", "angle"])
+def test_time_grids_fall_from_one_to_zero(process, spacing):
+    grid = times(7, spacing, process)
+    assert grid.dtype == torch.float64
+    assert len(grid) == 8
+    assert grid[0] == 1
+    assert grid[-1] == 0
+    assert (grid.diff() < 0).all()
+    steps = grid.diff() if spacing == "time" else angle(process, grid).diff()
+    torch.testing.assert_close(steps, steps.mean().expand_as(steps), rtol=1e-6, atol=0)
+
+
+def test_one_step_grid():
+    assert times(1, "angle", VariancePreserving()).tolist() == [1.0, 0.0]
+
+
+def test_settings_build_what_they_say():
+    t = torch.tensor([0.5], dtype=torch.float64)
+    built = build_process(ProcessSettings(num_steps=10))
+    assert torch.equal(built.alpha(t), VariancePreserving(num_steps=10).alpha(t))
+    assert float(build_process(ProcessSettings(kind="rectified_flow")).alpha(t)) == 0.5
