@@ -130,6 +130,25 @@ def label_table(names: Mapping[str, int], surroundings: Iterable[str] = ()) -> L
     return LabelTable(labels=tuple(labels))
 
 
+def relabel(mask: np.ndarray, source: LabelTable, target: LabelTable) -> tuple[np.ndarray, list[str]]:
+    """Return ``mask`` with the codes of ``target``, matched by name, and the names that ``target`` does not have.
+
+    Voxels of structures that ``target`` does not have become background.
+
+    Args:
+        mask: any shape, uint8, in the codes of ``source``.
+        source: what the codes mean now.
+        target: what they shall mean.
+    """
+    codes = {label.name: label.code for label in target}
+    table = np.zeros(256, np.uint8)
+    for label in source:
+        table[label.code] = codes.get(label.name, 0)
+    present = set(np.unique(mask).tolist())
+    missing = [label.name for label in source if label.name not in codes and label.code in present]
+    return table[mask], missing
+
+
 def _cardiac_ct() -> LabelTable:
     targets = [
         ("coronary_artery", 2), ("ascending_aorta", 1), ("left_atrium", 1), ("left_ventricle", 1),
