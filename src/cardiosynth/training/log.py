@@ -1,0 +1,93 @@
+"""What a run tells while it trains: ``config.json``, ``metrics.jsonl``, TensorBoard events, progress."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cardiosynth.core.errors import InputError
+from cardiosynth.core.progress import Progress
+from cardiosynth.core.store import append_row, read_json, read_rows, write_json, write_text
+from cardiosynth.training.settings import MAY_CHANGE, TrainingSettings
+
+FREE = {f"training.{name}" for name in MAY_CHANGE}
+
+
+def keep_config(run: Path, config: Mapping[str, Any], resumes: bool, writes: bool) -> None:
+    """Write ``config.json``; where the run goes on, first see that it is still the same run.
+
+    Args:
+        run: the stage's folder.
+        config: JSON-like, the loop's settings under ``training``.
+        resumes: whether the folder holds a checkpoint.
+        writes: whether this process writes files.
+
+    Raises:
+        InputError: the run was begun with other values than those in ``MAY_CHANGE``.
+    """
+    config = json.loads(json.dumps(config))
+    file = run / "config.json"
+    before = read_json(file) if resumes and file.exists() else config
+    if before != config:
+        _refuse_other(run, dict(_flat(before)), dict(_flat(config)))
+    if writes:
+        write_json(file, config)
+
+
+def _refuse_other(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for key in (*now, *before):
+        old, new = before.get(key, "nothing"), now.get(key, "nothing")
+        if old != new and key not in FREE:
+            raise InputError(
+                f"{run} was begun with {key} = {old}, not {new}; use another run folder or the recipe it was begun with."
+            )
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if inner is None:
+        yield key, value
+    else:
+        for name, item in inner:
+            yield from _flat(item, f"{key}.{name}" if key else str(name))
+
+
+class RunLog:
+    """Progress on the terminal, rows in ``metrics.jsonl``, curves for TensorBoard. Use as a context manager.
+
+    Rows after ``step`` belong to work that was lost with a kill; they are dropped and come again, the same.
+
+    Args:
+        run: the stage's folder.
+        label: what is being trained.
+        settings: the loop's.
+        step: steps taken already.
+    """
+
+    def __init__(self, run: Path, label: str, settings: TrainingSettings, step: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._file = run / "metrics.jsonl"
+        rows = read_rows(self._file)
+        write_text(self._file, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
+        self._events = SummaryWriter(str(run), purge_step=step + 1)
+        self._progress = Progress(label, settings.steps, step)
+
+    def __enter__(self) -> "RunLog":
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.__exit__(*error)
+        self._events.close()
+
+    def advance(self, **facts: float) -> None:
+        """Count one more step as done."""
+        self._progress.update(**facts)
+
+    def row(self, step: int, values: Mapping[str, float], seconds_per_step: float) -> None:
+        """Write the values of one step. Time goes to TensorBoard only: rows are the same whenever they are made."""
+        append_row(self._file, {"step": step, **values})
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+        self._events.add_scalar("seconds_per_step", seconds_per_step, step)

@@ -1,0 +1,194 @@
+"""The one training loop: a diffusion model (one player), a VAE-GAN (two) and a segmenter are all trained here.
+
+Batches are functions of (seed, step, index in the global batch), never of rank, and everything a step changes is in
+the checkpoint. So a run that was stopped anywhere and started again equals an unbroken one bit for bit (on the CPU,
+and on GPUs as far as their kernels repeat themselves), and several processes equal one with the same global batch, but
+for dropout and batch statistics.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from cardiosynth.core.random import generator, named_seed
+from cardiosynth.core.store import checkpoints, read_json, remove_old, remove_partial, save_checkpoint
+from cardiosynth.training.log import RunLog, keep_config
+from cardiosynth.training.optim import clip_gradients, learning_rate
+from cardiosynth.training.processes import Processes, join_processes
+from cardiosynth.training.settings import TrainingSettings, uses_bfloat16
+from cardiosynth.training.state import TrainingState
+from cardiosynth.training.stop import StopRequest, stopped
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Player:
+    """Parameters that descend one loss. Most models have one player, a VAE-GAN has two.
+
+    Attributes:
+        name: heads the player's values in ``metrics.jsonl``.
+        parameters: belong to the task's module.
+        loss: parts of the loss of a batch, each a mean over its examples; ``"total"`` is descended, the rest is logged.
+            A deterministic function of module and batch (but for dropout). Called under autocast: what needs float32 casts.
+    """
+
+    name: str
+    parameters: list[nn.Parameter]
+    loss: Callable[[Batch], dict[str, Tensor]]
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What the loop needs to know of a model."""
+
+    @property
+    def module(self) -> nn.Module:
+        """All weights, those that are not trained included: what a checkpoint holds."""
+        ...
+
+    def players(self) -> list[Player]:
+        """Return the players, in the order in which they move within a step."""
+        ...
+
+    def batch(self, generators: Sequence[torch.Generator]) -> Batch:
+        """Return one example per generator, stacked, on the CPU.
+
+        All randomness of an example (case, crop, noise, time) is drawn from its own generator and travels in the batch.
+        """
+        ...
+
+
+def fit(
+    task: Task,
+    settings: TrainingSettings,
+    run: Path,
+    record: Mapping[str, Any],
+    *,
+    device: str = "cpu",
+    label: str = "train",
+    on_checkpoint: Callable[[int], None] | None = None,
+    stop_at: int | None = None,
+) -> Path:
+    """Train ``task`` up to ``settings.steps``, from the newest checkpoint in ``run`` if there is one.
+
+    Args:
+        task: its weights are where training starts; afterwards they are the raw ones, not the averaged.
+        settings: the loop's.
+        run: the stage's folder; gets ``config.json``, ``metrics.jsonl``, TensorBoard events and ``step-*/``.
+        record: JSON-like, what the checkpoint is; must be the same when the run goes on.
+        device: ``cpu`` or ``cuda``.
+        label: what is being trained, for progress and messages.
+        on_checkpoint: called with the step after each checkpoint, in the process that writes.
+        stop_at: save and return after this step, as if asked to stop.
+
+    Returns:
+        The newest checkpoint: of the last step, or of ``stop_at``.
+
+    Raises:
+        InputError: the run was begun with other settings, a gradient is not finite, or the disk is full.
+        SystemExit: SIGTERM or SIGINT came; the step was finished and saved.
+    """
+    processes = join_processes(device)
+    own = processes.own_examples(settings.batch_size)
+    record = {**record, "training": settings.model_dump(mode="json")}
+    newest = _begin(run, record, processes)
+    done = 0 if newest is None else int(read_json(newest / "record.json")["step"])
+    last = settings.steps if stop_at is None else min(stop_at, settings.steps)
+    if newest is not None and done >= last:
+        return newest
+    module = task.module.to(processes.device).train()
+    players = task.players()
+    state = TrainingState(module, {player.name: player.parameters for player in players}, settings)
+    if newest is not None:
+        state.restore(newest, done)
+    processes.align(module)
+    with ExitStack() as stack:
+        log = stack.enter_context(RunLog(run, label, settings, done)) if processes.writes else None
+        stop = stack.enter_context(StopRequest())
+        stack.enter_context(_forked_generators(processes.device))
+        while state.step < last:
+            started = time.monotonic()
+            batch = task.batch([generator(settings.seed, "batch", state.step, index) for index in own])
+            values = take_step(state, players, batch, settings, processes)
+            if state.step % settings.log_every == 0:
+                row = {name: processes.mean(value) for name, value in values.items()}
+                row["learning_rate"] = learning_rate(settings, state.step - 1)
+                if log is not None:
+                    log.row(state.step, row, time.monotonic() - started)
+            if log is not None:
+                log.advance(loss=float(values[f"{players[0].name}/total"]))
+            asked = processes.any(stop.signal)
+            if state.step % settings.checkpoint_every == 0 or state.step == last or asked:
+                newest = _save(run, state, record, settings, processes)
+                if on_checkpoint is not None and processes.writes:
+                    on_checkpoint(state.step)
+                module.train()
+            if asked and state.step < settings.steps:
+                raise stopped(asked, label, state.step, settings.steps)
+    assert newest is not None, "there is nothing to do before step 1"
+    return newest
+
+
+def take_step(
+    state: TrainingState, players: Sequence[Player], batch: Batch, settings: TrainingSettings, processes: Processes
+) -> dict[str, Tensor]:
+    """Move every player once, in order, and take in the new weights.
+
+    Returns:
+        ``PLAYER/PART`` and ``PLAYER/gradient_norm`` of this process, scalars.
+
+    Raises:
+        InputError: a gradient is not finite.
+    """
+    device, rate, values = processes.device, learning_rate(settings, state.step), {}
+    batch = {name: value.to(device) for name, value in batch.items()}
+    # Dropout reads torch's global generators; examples cannot have their own there, so each process has.
+    torch.manual_seed(named_seed(settings.seed, "dropout", state.step, processes.rank))
+    for player in players:
+        optimizer = state.optimizers[player.name]
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(settings.precision, device)):
+            parts = player.loss(batch)
+        parts["total"].backward()
+        processes.average_gradients(player.parameters)
+        whose = f"'{player.name}' at step {state.step + 1}"
+        norm = clip_gradients(player.parameters, settings.max_gradient_norm, whose)
+        optimizer.step()
+        values |= {f"{player.name}/{name}": value.detach() for name, value in parts.items()}
+        values[f"{player.name}/gradient_norm"] = norm
+    state.average.update(state.module, state.step)
+    state.step += 1
+    return values
+
+
+def _begin(run: Path, record: Mapping[str, Any], processes: Processes) -> Path | None:
+    found = checkpoints(run)
+    processes.wait()
+    if processes.writes:
+        remove_partial(run)
+    keep_config(run, record, resumes=bool(found), writes=processes.writes)
+    return found[-1] if found else None
+
+
+def _save(
+    run: Path, state: TrainingState, record: Mapping[str, Any], settings: TrainingSettings, processes: Processes
+) -> Path:
+    if processes.writes:
+        save_checkpoint(run, state.step, state.average.tensors, state.tensors(), record)
+        remove_old(run, settings.keep_checkpoints)
+    processes.wait()
+    return checkpoints(run)[-1]
+
+
+def _forked_generators(device: torch.device):
+    # The caller's global generators are given back as they were.
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])

@@ -1,0 +1,106 @@
+"""The processes that train together: who writes, on which device, and averages over them.
+
+accelerate finds devices and the launch (torchrun, accelerate launch, a plain process). Modules are not wrapped: the
+loop averages gradients after each backward, so that a loss may call any part of a module.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from cardiosynth.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of one run.
+
+    Attributes:
+        rank: index of this process, 0 for the one that writes.
+        count: how many there are.
+        device: where this process computes.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def writes(self) -> bool:
+        """Whether this is the process that writes files."""
+        return self.rank == 0
+
+    def own_examples(self, batch_size: int) -> range:
+        """Return the indices in the global batch that this process computes.
+
+        Raises:
+            InputError: the batch cannot be shared out evenly.
+        """
+        share, rest = divmod(batch_size, self.count)
+        if rest:
+            raise InputError(
+                f"training.batch_size {batch_size} cannot be shared by {self.count} processes; make it a multiple."
+            )
+        return range(self.rank * share, (self.rank + 1) * share)
+
+    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace each gradient by its mean over the processes; a gradient that no process has stays None."""
+        if self.count == 1:
+            return
+        here = [parameter.grad is not None for parameter in parameters]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flags = torch.tensor(here, dtype=torch.float32, device=self.device)
+        flat = torch.cat([gradient.flatten() for gradient in gradients] + [flags])
+        dist.all_reduce(flat)
+        sums = flat[: -len(here)].split([gradient.numel() for gradient in gradients])
+        for parameter, total, holders in zip(parameters, sums, flat[-len(here) :].tolist(), strict=True):
+            parameter.grad = (total / self.count).view_as(parameter) if holders else None
+
+    def mean(self, value: Tensor) -> float:
+        """Return the mean of a scalar over the processes."""
+        value = value.detach().float().clone()
+        if self.count > 1:
+            dist.all_reduce(value)
+        return float(value) / self.count
+
+    def any(self, flag: int) -> int:
+        """Return the largest ``flag`` of all processes, so that all of them act on it at the same step."""
+        if self.count == 1:
+            return flag
+        value = torch.tensor(flag, device=self.device)
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return int(value)
+
+    @torch.no_grad()
+    def align(self, module: nn.Module) -> None:
+        """Give every process the weights and buffers of the first."""
+        if self.count > 1:
+            for value in module.state_dict().values():
+                dist.broadcast(value, src=0)
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+def join_processes(device: str) -> Processes:
+    """Join the other processes of this launch, if there are any.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``cuda:N``. With several processes each takes the GPU of its local rank.
+
+    Raises:
+        InputError: the device is not there.
+    """
+    from accelerate import PartialState
+
+    wanted = torch.device(device)
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"--device {device}: torch sees no CUDA device here; use --device cpu.")
+    state = PartialState(cpu=wanted.type == "cpu")
+    several = state.num_processes > 1
+    return Processes(state.process_index, state.num_processes, state.device if several else wanted)
