@@ -5,6 +5,8 @@ that every device starts alike.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -24,6 +26,17 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
 def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
     """Return a fresh NumPy generator for ``names``."""
     return np.random.default_rng(named_seed(seed, *names))
+
+
+@contextmanager
+def named_weights(seed: int, *names: str | int) -> Iterator[None]:
+    """Build networks inside the block, and their initial weights are a function of ``names``.
+
+    Layers draw from torch's global generator; it is given back as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(named_seed(seed, *names))
+        yield
 
 
 def draw_int(below: int, rng: torch.Generator) -> int:
