@@ -100,12 +100,16 @@ def test_a_finished_run_returns_at_once(unbroken):
 
 
 def test_a_finished_run_may_be_given_more_steps(tmp_path):
-    settings = changed(steps=2, schedule="constant", keep_checkpoints=1)
-    fit(Adversarial(), settings, tmp_path, RECORD)
-    final = fit(Adversarial(), settings.model_copy(update={"steps": 4}), tmp_path, RECORD)
+    def record(settings):
+        return {**RECORD, "settings": {"training": settings.model_dump(mode="json")}}
+
+    few = changed(steps=2, schedule="constant", keep_checkpoints=1)
+    more = few.model_copy(update={"steps": 4, "log_every": 1})
+    fit(Adversarial(), few, tmp_path, record(few))
+    final = fit(Adversarial(), more, tmp_path, record(more))
     assert checkpoints(tmp_path) == [final]
     assert read_json(tmp_path / "config.json")["training"]["steps"] == 4
-    straight = fit(Adversarial(), settings.model_copy(update={"steps": 4}), tmp_path / "straight", RECORD)
+    straight = fit(Adversarial(), more, tmp_path / "straight", record(more))
     assert_same_files(final, straight)
 
 

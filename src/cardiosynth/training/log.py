@@ -10,7 +10,7 @@ from cardiosynth.core.progress import Progress
 from cardiosynth.core.store import append_row, read_json, read_rows, write_json, write_text
 from cardiosynth.training.settings import MAY_CHANGE, TrainingSettings
 
-FREE = {f"training.{name}" for name in MAY_CHANGE}
+FREE = tuple(f".training.{name}" for name in MAY_CHANGE)
 
 
 def keep_config(run: Path, config: Mapping[str, Any], resumes: bool, writes: bool) -> None:
@@ -37,9 +37,9 @@ def keep_config(run: Path, config: Mapping[str, Any], resumes: bool, writes: boo
 def _refuse_other(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for key in (*now, *before):
         old, new = before.get(key, "nothing"), now.get(key, "nothing")
-        if old != new and key not in FREE:
+        if old != new and not f".{key}".endswith(FREE):
             raise InputError(
-                f"{run} was begun with {key} = {old}, not {new}; use another run folder or the recipe it was begun with."
+                f"{run} was begun with {key} = {old}, not {new}; use another run folder or the recipe of its beginning."
             )
 
 
@@ -81,9 +81,9 @@ class RunLog:
         self._progress.__exit__(*error)
         self._events.close()
 
-    def advance(self, **facts: float) -> None:
+    def advance(self, loss: float) -> None:
         """Count one more step as done."""
-        self._progress.update(**facts)
+        self._progress.update(1, loss=loss)
 
     def row(self, step: int, values: Mapping[str, float], seconds_per_step: float) -> None:
         """Write the values of one step. Time goes to TensorBoard only: rows are the same whenever they are made."""

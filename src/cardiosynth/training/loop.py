@@ -35,8 +35,9 @@ class Player:
     Attributes:
         name: heads the player's values in ``metrics.jsonl``.
         parameters: belong to the task's module.
-        loss: parts of the loss of a batch, each a mean over its examples; ``"total"`` is descended, the rest is logged.
-            A deterministic function of module and batch (but for dropout). Called under autocast: what needs float32 casts.
+        loss: parts of the loss of a batch, each a mean over its examples; ``"total"`` is descended, the rest is
+            logged. A deterministic function of module and batch (but for dropout). Called under autocast: what needs
+            float32 must cast to it.
     """
 
     name: str

@@ -102,5 +102,5 @@ def join_processes(device: str) -> Processes:
     if wanted.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"--device {device}: torch sees no CUDA device here; use --device cpu.")
     state = PartialState(cpu=wanted.type == "cpu")
-    several = state.num_processes > 1
-    return Processes(state.process_index, state.num_processes, state.device if several else wanted)
+    own = wanted if state.num_processes == 1 or state.device is None else state.device
+    return Processes(state.process_index, state.num_processes, own)

@@ -26,7 +26,7 @@ class TrainingState:
         self.step = 0
         self.average = MovingAverage(module, settings.ema_decay)
         self.optimizers = {name: build_optimizer(parameters, settings) for name, parameters in players.items()}
-        self._names = {parameter: name for name, parameter in module.named_parameters()}
+        self._names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
         for name, parameters in players.items():
             assert all(parameter in self._names for parameter in parameters), f"{name} has parameters from elsewhere"
 
