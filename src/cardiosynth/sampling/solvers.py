@@ -108,7 +108,9 @@ def dpm_solver_pp_2m(
 
     D is extrapolated in lambda = log(alpha / sigma) to the middle of the step from its last two values. A step that
     begins at alpha = 0 or ends at sigma = 0 is infinitely long in lambda; it and the one after such a beginning
-    take D as it is.
+    take D as it is. Near such an end the steps do not become short in lambda however many there are, and the order
+    over the whole way falls below 2 (slopes of 1.3 to 1.7 in the tests' mixture), at smaller errors than Heun's for
+    equal calls up to some sixty.
     """
     before: tuple[Tensor, float] | None = None
     for step, t, (alpha, sigma), (next_alpha, next_sigma) in _steps(process, times):

@@ -1,0 +1,126 @@
+"""The networks: zero controls change nothing, embeddings are computed once, weights are inherited."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cardiosynth.core.errors import InputError
+from cardiosynth.core.labels import CARDIAC_CT
+from cardiosynth.core.random import generator
+from cardiosynth.diffusion.control import ConditionSettings
+from cardiosynth.diffusion.unet import DenoiserSettings, TemplateUNet, inherit
+
+from .test_control import condition
+
+SIZE = DenoiserSettings(channels=(8, 16), attention_levels=(False, True), num_head_channels=8, norm_num_groups=4)
+
+
+def network(inject="both", stem="compact", size=SIZE, dims=3):
+    torch.manual_seed(0)
+    widths = (8,) if stem == "compact" else (4, 4, 4)
+    settings = ConditionSettings(inject=inject, features=4, stem=stem, stem_channels=widths) if inject else None
+    return TemplateUNet(2, 4, dims, size, settings, CARDIAC_CT).eval()
+
+
+def shaken(module):
+    """The same network with no weight at zero."""
+    rng = generator(0, "shake")
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=rng))
+    return module
+
+
+def inputs(dims=3):
+    rng = generator(0, "latent")
+    x = torch.randn((2, 2) + (4,) * dims, generator=rng)
+    return x, torch.tensor([0.2, 0.9]), condition(grid=(16,) * dims)
+
+
+@pytest.mark.parametrize(
+    ("inject", "stem"), [("concatenate", "compact"), ("control", "compact"), ("both", "compact"), ("control", "maisi")]
+)
+@pytest.mark.parametrize("dims", [2, 3])
+def test_an_untrained_condition_leaves_the_unet_alone(inject, stem, dims):
+    x, t, given = inputs(dims)
+    conditional, alone = network(inject, stem, dims=dims), shaken(network(None, dims=dims))
+    inherit(conditional, alone.state_dict(), Path("unconditional"))
+    with torch.no_grad():
+        found = conditional(x, t, conditional.embed(given))
+        torch.testing.assert_close(found, alone(x, t, None), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("inject", ["concatenate", "control", "both"])
+def test_a_trained_condition_matters_and_may_be_embedded_once(inject):
+    x, t, given = inputs()
+    module = shaken(network(inject))
+    with torch.no_grad():
+        embedding = module.embed(given)
+        found = [module(x, t, embedding) for _ in range(2)] + [module(x, t, module.embed(given))]
+        other = module(x, t, module.embed(condition(seed=1, grid=(16, 16, 16))))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert not torch.allclose(found[0], other)
+
+
+def test_the_control_network_is_monais_with_the_stem_taken_out():
+    """Recomputing the stem inside MONAI's ControlNet at every step gives the same residuals."""
+    x, t, given = inputs()
+    module = shaken(network("control", "maisi"))
+    assert module.control is not None
+    embedding = module.embed(given)
+    down, middle = module.control(x, t * 1000, embedding)
+    stem = module.stem
+    assert stem is not None
+    module.control.controlnet_cond_embedding = stem.embedding
+    from cardiosynth.diffusion.control import raw_condition
+
+    raw = raw_condition(given, stem.settings, CARDIAC_CT)
+    again, middle_again = module.control(x, t * 1000, raw)
+    torch.testing.assert_close(middle, middle_again)
+    for one, two in zip(down, again, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_control_starts_as_a_copy_of_the_encoder():
+    alone, module = shaken(network(None)), network("both")
+    inherit(module, alone.state_dict(), Path("unconditional"))
+    assert module.control is not None
+    for name, value in module.control.down_blocks.state_dict().items():
+        assert torch.equal(value, alone.unet.down_blocks.state_dict()[name])
+    assert torch.equal(module.control.conv_in.conv.weight, alone.unet.conv_in.conv.weight)
+
+
+def test_weights_of_another_size_are_refused():
+    larger = DenoiserSettings(channels=(8, 24), attention_levels=(False, True), num_head_channels=8, norm_num_groups=4)
+    with pytest.raises(InputError, match="of another size"):
+        inherit(network(), network(None, size=larger).state_dict(), Path("unconditional"))
+
+
+def test_gradients_reach_stem_and_control():
+    x, t, given = inputs()
+    module = shaken(network("both"))
+    module(x, t, module.embed(given)).square().sum().backward()
+    assert [name for name, p in module.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attention_levels": (True,)}, "as many attention_levels"),
+        ({"norm_num_groups": 3}, "multiples of norm_num_groups"),
+        ({"num_head_channels": 5}, "num_head_channels"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        DenoiserSettings(**{**SIZE.model_dump(), **changes})
+
+
+def test_maisi_stem_must_suit_compression_and_injection():
+    with pytest.raises(InputError, match=r"inject=control"):
+        network("both", "maisi")
+    settings = ConditionSettings(inject="control", stem="maisi", stem_channels=(4, 4))
+    with pytest.raises(InputError, match="halve the grid 1 times"):
+        TemplateUNet(2, 4, 3, SIZE, settings, CARDIAC_CT)
