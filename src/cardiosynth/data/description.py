@@ -11,7 +11,7 @@ from typing import Any
 
 from cardiosynth.core.case import IntensityUnit
 from cardiosynth.core.config import parse_settings
-from cardiosynth.core.errors import InputError
+from cardiosynth.core.errors import InputError, suggest
 from cardiosynth.core.labels import LabelTable, label_table
 from cardiosynth.core.store import read_json, write_json
 from cardiosynth.data.formats import ENDINGS
@@ -95,7 +95,34 @@ def _foreign(path: Path, content: Mapping[str, Any]) -> Description:
         raise InputError(f"{path}: images end in '{ending}'; convert them to .nii.gz and change file_ending.")
     unit = unit_of_channel(str(next(iter(channels.values()), "")))
     labels = label_table(_codes_of(content["labels"], path))
-    return Description(content.get("name", path.parent.name), labels, unit, {}, ending)
+    facts = {key: content[key] for key in ("licence", "reference") if content.get(key)}
+    return Description(content.get("name", path.parent.name), labels, unit, facts, ending)
+
+
+def read_label_table(path: Path) -> LabelTable:
+    """Read a label table from JSON: ``{"left atrium": 1, ...}``, or the full table with roles and colors.
+
+    Raises:
+        InputError: the file is missing or says something else.
+    """
+    content = read_json(path)
+    if isinstance(content, dict) and isinstance(content.get("labels"), list):
+        return parse_settings(LabelTable, content, str(path))
+    if not isinstance(content, dict):
+        raise InputError(f'{path} is no label table; write it as {{"left atrium": 1, ...}}.')
+    return label_table(_codes_of(content, path))
+
+
+def unit_named(text: str) -> IntensityUnit:
+    """Return the intensity unit that ``text`` names.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    units: dict[str, IntensityUnit] = {unit: unit for unit in CHANNEL}
+    if text not in units:
+        raise InputError(f"there is no intensity unit '{text}'" + suggest(text, list(units)))
+    return units[text]
 
 
 def unit_of_channel(name: str) -> IntensityUnit:
