@@ -1,0 +1,295 @@
+"""The Mask Generation Module (FCaS 3.1.3, Eq. 5 and 6): new masks from deformed ones, each compared with its source."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pydantic
+from jaxtyping import UInt8
+
+from cardiosynth.anatomy.deform import Deformation, affine_matrix, pull_back, random_field
+from cardiosynth.anatomy.structures import close_each, dilate_each, solid_structures, thin_structure
+from cardiosynth.core.case import Case
+from cardiosynth.core.config import Settings
+from cardiosynth.core.errors import InputError
+from cardiosynth.core.labels import LabelTable, normalized_name
+from cardiosynth.core.random import numpy_generator
+from cardiosynth.data.dataset import Dataset
+from cardiosynth.metrics.topology import components
+
+
+class MaskSettings(Settings):
+    """How far new masks may go from their sources. The paper names the parameters of Eq. 5 and gives no values.
+
+    Attributes:
+        rotation_deg: phi, largest angle about each axis.
+        scale: gamma, largest relative change of size along each axis.
+        shear: largest shear between axes.
+        translation_mm: delta, largest shift along each axis.
+        amplitude_mm: alpha, range of the smooth field's largest displacement.
+        smoothness_mm: zeta, range of the distance between the smooth field's knots.
+        closing: ``closing`` keeps calibers and pieces and closes each structure with a 2x2x2 cube; ``literal`` is
+            Eq. 6 as printed, a max-pool that thickens thin vessels; ``none`` leaves what deformation breaks. The
+            last two are for comparison: their pieces and volumes are not checked.
+        thin: structures whose caliber is a few voxels; names that the label table lacks are passed over.
+        attempts: draws per mask, each a tenth milder than the one before, until one keeps its source's anatomy.
+        smallest_jacobian: the smooth field is made milder until no volume shrinks by more than this factor.
+        volume_tolerance: largest relative error of a structure's volume.
+        thin_volume_tolerance: the same for thin structures.
+        smallest_piece: pieces smaller than this part of a structure are not counted; thin ones count every piece.
+        smallest_part_in_view: how much of a structure must stay inside the field of view.
+    """
+
+    rotation_deg: float = pydantic.Field(default=10.0, ge=0)
+    scale: float = pydantic.Field(default=0.1, ge=0, lt=1)
+    shear: float = pydantic.Field(default=0.05, ge=0, lt=0.5)
+    translation_mm: float = pydantic.Field(default=6.0, ge=0)
+    amplitude_mm: tuple[float, float] = (3.0, 8.0)
+    smoothness_mm: tuple[float, float] = (25.0, 45.0)
+    closing: Literal["closing", "literal", "none"] = "closing"
+    thin: tuple[str, ...] = ("coronary_artery", "coronary_arteries", "coronaries")
+    attempts: int = pydantic.Field(default=20, ge=1)
+    smallest_jacobian: float = pydantic.Field(default=0.2, gt=0, lt=1)
+    volume_tolerance: float = pydantic.Field(default=0.1, gt=0)
+    thin_volume_tolerance: float = pydantic.Field(default=0.2, gt=0)
+    smallest_piece: float = pydantic.Field(default=0.02, ge=0, lt=1)
+    smallest_part_in_view: float = pydantic.Field(default=0.5, ge=0, le=1)
+
+    @pydantic.model_validator(mode="after")
+    def _ordered(self) -> "MaskSettings":
+        for name, (low, high) in (("amplitude_mm", self.amplitude_mm), ("smoothness_mm", self.smoothness_mm)):
+            if not 0 < low <= high:
+                raise ValueError(f"{name} must be a range of positive numbers, low first")
+        return self
+
+
+def mask_name(index: int) -> str:
+    """Return the name of the mask with this index: ``mask-00007``."""
+    return f"mask-{index:05d}"
+
+
+def make_masks(
+    cases: Sequence[Case], count: int, seed: int, settings: MaskSettings | None = None, first: int = 0
+) -> Iterator[Case]:
+    """Yield masks number ``first`` to ``first + count - 1``, made from randomly chosen masks of ``cases``.
+
+    Mask i depends on (seed, i, the set of cases) only, whatever was made before.
+
+    Args:
+        cases: sources; those without a mask are passed over.
+        count: how many.
+        seed: the run's seed.
+        settings: how far masks may go from their sources.
+        first: index of the first.
+
+    Yields:
+        Mask-only cases of target structures on their source's grid. ``provenance`` tells ``parents``, ``seed``,
+        the parameters under ``mask``, and the source's ``acquisition`` and ``licence`` where known.
+
+    Raises:
+        InputError: no case has a mask, a source has no target structure or an unknown spacing, or no attempt kept
+            a source's anatomy.
+    """
+    sources = _sources(cases)
+    for index in range(first, first + count):
+        chosen = int(numpy_generator(seed, "mask", index).integers(len(sources)))
+        yield make_mask(sources[chosen], index, seed, settings or MaskSettings())
+
+
+def make_mask(source: Case, index: int, seed: int, settings: MaskSettings) -> Case:
+    """Return mask number ``index``, made from ``source``.
+
+    Raises:
+        InputError: as ``make_masks``.
+    """
+    reference = _reference_mask(source)
+    fault = ""
+    for attempt in range(settings.attempts):
+        rng = numpy_generator(seed, "mask", index, attempt)
+        deformation, facts = draw_deformation(source, reference, settings, 0.9**attempt, rng)
+        mask, volumes = deform_mask(reference, source.labels, deformation, settings)
+        fault = _fault(mask, reference, volumes, source.labels, deformation, settings)
+        if not fault:
+            known = {key: source.provenance[key] for key in ("acquisition", "licence") if key in source.provenance}
+            facts |= {"closing": settings.closing, "attempts": attempt + 1}
+            return Case(
+                case_id=mask_name(index),
+                image=None,
+                mask=mask[None],
+                affine=source.affine,
+                labels=source.labels,
+                intensity_unit=source.intensity_unit,
+                origin="synthetic",
+                provenance={"parents": [source.case_id], "seed": seed, **known, "mask": facts},
+            )
+    raise InputError(
+        f"case {source.case_id} could not be deformed in {settings.attempts} attempts ({fault}); clean its mask, "
+        "give a finer grid, or set masks.rotation_deg, masks.scale and masks.amplitude_mm lower."
+    )
+
+
+def draw_deformation(
+    source: Case,
+    reference: UInt8[np.ndarray, "*grid"],
+    settings: MaskSettings,
+    strength: float,
+    rng: np.random.Generator,
+) -> tuple[Deformation, dict[str, Any]]:
+    """Draw the parameters of Eq. 5, each scaled by ``strength``, and return the deformation and its parameters."""
+    assert source.spacing_mm is not None
+    spacing = np.array(source.spacing_mm)
+    n = len(spacing)
+    center = np.argwhere(reference > 0).mean(0) * spacing
+    pairs = n * (n - 1) // 2
+    rotation = strength * rng.uniform(-settings.rotation_deg, settings.rotation_deg, pairs)
+    scale = 1 + strength * rng.uniform(-settings.scale, settings.scale, n)
+    shear = strength * rng.uniform(-settings.shear, settings.shear, pairs)
+    translation = strength * rng.uniform(-settings.translation_mm, settings.translation_mm, n)
+    alpha, zeta = strength * rng.uniform(*settings.amplitude_mm), rng.uniform(*settings.smoothness_mm)
+    high = (np.array(reference.shape) - 1) * spacing - center
+    field = random_field((-center).tolist(), high.tolist(), alpha, zeta, rng)
+    matrix = affine_matrix(rotation.tolist(), scale.tolist(), shear.tolist())
+    drawn = Deformation(reference.shape, source.spacing_mm, center, matrix, translation, field)
+    deformation, milder = _unfolded(drawn, settings.smallest_jacobian)
+    facts = {
+        "rotation_deg": rotation, "scale": scale, "shear": shear, "translation_mm": translation,
+        "amplitude_mm": alpha * milder, "smoothness_mm": zeta,
+    }  # fmt: skip
+    return deformation, {name: np.round(value, 4).tolist() for name, value in facts.items()}
+
+
+def deform_mask(
+    reference: UInt8[np.ndarray, "*grid"], labels: LabelTable, deformation: Deformation, settings: MaskSettings
+) -> tuple[UInt8[np.ndarray, "*grid"], dict[int, float]]:
+    """Return the deformed mask (Eq. 6) and the volume in voxels that each structure should have in view.
+
+    Where structures meet, thin ones go before myocardium, and myocardium before the rest.
+    """
+    thin, solid = _priority(labels, reference, settings)
+    if settings.closing == "closing":
+        mask, volumes = solid_structures(reference, solid, thin, deformation)
+        mask = close_each(mask, solid)
+        for code in reversed(thin):
+            inside, volumes[code] = thin_structure(reference == code, deformation)
+            mask[inside] = code
+        return mask, volumes
+    structures, volumes = {}, {}
+    for code in reversed((*thin, *solid)):
+        box, share = pull_back(reference == code, deformation)
+        structures[code] = np.zeros(reference.shape, bool)
+        structures[code][box] = share >= 0.5
+        volumes[code] = float(share.sum(dtype=np.float64))
+    if settings.closing == "literal":
+        return dilate_each(structures, reference.shape), volumes
+    mask = np.zeros(reference.shape, np.uint8)
+    for code, inside in structures.items():
+        mask[inside] = code
+    return mask, volumes
+
+
+@dataclass(frozen=True)
+class _Sources(Sequence[Case]):
+    """Cases with masks, by name, so that their order in the folder does not matter; read when needed."""
+
+    cases: Sequence[Case]
+    order: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index):
+        return self.cases[self.order[index]]
+
+
+def _sources(cases: Sequence[Case]) -> _Sources:
+    if isinstance(cases, Dataset):
+        named = [(name, i) for i, name in enumerate(cases.case_ids) if cases.has("mask", name)]
+    else:
+        named = [(case.case_id, i) for i, case in enumerate(cases) if case.mask is not None]
+    if not named:
+        raise InputError("no case has a mask to make new ones from; give a dataset with labelsTr.")
+    return _Sources(cases, tuple(i for _, i in sorted(named)))
+
+
+def _reference_mask(source: Case) -> np.ndarray:
+    if source.spacing_mm is None:
+        raise InputError(f"case {source.case_id} has no known voxel size; masks are deformed in mm, give it one.")
+    reference = source.labels.only_targets(source.required_mask())[0]
+    if not reference.any():
+        raise InputError(f"case {source.case_id} has no target structure in its mask; leave it out.")
+    return reference
+
+
+def _unfolded(drawn: Deformation, smallest: float) -> tuple[Deformation, float]:
+    """Return the deformation with the field made milder, by the factor returned, until it folds nowhere."""
+    milder = 1.0
+    while True:
+        deformation = replace(drawn, field=drawn.field.scaled(milder))
+        if float(deformation.jacobian_determinant().min()) > smallest:
+            return deformation, milder
+        assert milder > 1e-6, "the affine part folds"
+        milder *= 0.8
+
+
+def _priority(
+    labels: LabelTable, reference: np.ndarray, settings: MaskSettings
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    present = set(np.unique(reference).tolist())
+    names = {normalized_name(name) for name in settings.thin}
+    targets = [label for label in labels.targets if label.code in present]
+    thin = tuple(label.code for label in targets if label.name in names)
+    solid = sorted(
+        (x for x in targets if x.code not in thin), key=lambda label: ("myocardium" not in label.name, label.code)
+    )
+    return thin, tuple(label.code for label in solid)
+
+
+def _fault(
+    mask: np.ndarray,
+    reference: np.ndarray,
+    volumes: dict[int, float],
+    labels: LabelTable,
+    deformation: Deformation,
+    settings: MaskSettings,
+) -> str:
+    """Return what is wrong with a deformed mask, compared with its source; empty where nothing is."""
+    thin, _ = _priority(labels, reference, settings)
+    growth = float(np.linalg.det(deformation.matrix))
+    for label in (x for x in labels.targets if x.code in volumes):
+        wanted, whole = volumes[label.code], growth * int((reference == label.code).sum())
+        got = int((mask == label.code).sum())
+        if got == 0 or wanted < settings.smallest_part_in_view * whole:
+            return f"{label.title} left the field of view"
+        if settings.closing != "closing":
+            continue
+        is_thin = label.code in thin
+        tolerance = settings.thin_volume_tolerance if is_thin else settings.volume_tolerance
+        if abs(got - wanted) > max(tolerance * wanted, 2):
+            return f"{label.title} has {got} voxels instead of {wanted:.0f}"
+        smallest = 0.0 if is_thin else settings.smallest_piece
+        before = _pieces(reference == label.code, smallest)
+        cut = _touches_border(mask == label.code) or _touches_border(reference == label.code)
+        after = _pieces(mask == label.code, smallest, joined_beyond=cut)
+        if after > before or (after < before and not cut):
+            return f"{label.title} has {after} pieces instead of {before}"
+    return ""
+
+
+def _pieces(inside: np.ndarray, smallest: float, joined_beyond: bool = False) -> int:
+    """Return the number of pieces; with ``joined_beyond`` those that reach the border count as one."""
+    found = components(inside, max(1, int(smallest * inside.sum())))
+    if not joined_beyond:
+        return found.count
+    at_border = {int(piece) for face in _faces(inside.ndim) for piece in np.unique(found.labels[face])} - {0}
+    return found.count - max(len(at_border) - 1, 0)
+
+
+def _touches_border(inside: np.ndarray) -> bool:
+    return any(bool(inside[face].any()) for face in _faces(inside.ndim))
+
+
+def _faces(ndim: int) -> Iterable[tuple[slice | int, ...]]:
+    for axis in range(ndim):
+        for side in (0, -1):
+            yield tuple(side if i == axis else slice(None) for i in range(ndim))

@@ -1,0 +1,95 @@
+"""What a reconstruction is worth: absolute and squared error, weighted per voxel, the bottleneck, and perception."""
+
+from collections.abc import Callable
+
+import pydantic
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from cardiosynth.autoencoder.bottleneck import kl_divergence
+from cardiosynth.core.config import Settings
+from cardiosynth.core.labels import LabelTable, normalized_name
+
+Perceptual = Callable[[Tensor, Tensor], Tensor]
+"""(reconstruction, image), both b 1 *grid in model units -> scalar distance."""
+
+
+class ReconstructionSettings(Settings):
+    """Weights of the loss.
+
+    Attributes:
+        l1: of the absolute error. Published (MAISI) 1.
+        l2: of the squared error, which makes large errors, such as a vanished vessel, count more. Published 0.
+        kl: of the bottleneck's mean per latent value. Published (MAISI) 1e-7 of its sum.
+        perceptual: of the perceptual distance, where an extractor is handed in. Published (MAISI) 0.3.
+        heart: added weight of voxels in target structures, widened by one voxel. Published 0.
+        thin: structures that a plain mean overlooks; names that the label table lacks are passed over.
+        thin_weight: added weight of voxels in thin structures, widened by one voxel. Published 0.
+    """
+
+    l1: float = pydantic.Field(default=1.0, ge=0)
+    l2: float = pydantic.Field(default=5.0, ge=0)
+    kl: float = pydantic.Field(default=1e-4, ge=0)
+    perceptual: float = pydantic.Field(default=0.0, ge=0)
+    heart: float = pydantic.Field(default=3.0, ge=0)
+    thin: tuple[str, ...] = ("coronary_artery",)
+    thin_weight: float = pydantic.Field(default=15.0, ge=0)
+
+
+def thin_codes(labels: LabelTable, settings: ReconstructionSettings) -> tuple[int, ...]:
+    """Return the codes of the thin structures that the label table has."""
+    names = {normalized_name(name) for name in settings.thin}
+    return tuple(label.code for label in labels if label.name in names)
+
+
+def voxel_weight(
+    mask: UInt8[Tensor, "b 1 *grid"], labels: LabelTable, settings: ReconstructionSettings
+) -> Float[Tensor, "b 1 *grid"]:
+    """Return how much every voxel counts: 1, plus ``heart`` and ``thin_weight`` in and next to those structures."""
+    heart = _widened(_any_of(mask, labels.target_codes))
+    thin = _widened(_any_of(mask, thin_codes(labels, settings)))
+    return 1 + settings.heart * heart + settings.thin_weight * thin
+
+
+def reconstruction_loss(
+    reconstruction: Float[Tensor, "b 1 *grid"],
+    image: Float[Tensor, "b 1 *grid"],
+    weight: Float[Tensor, "b 1 *grid"],
+    mean: Float[Tensor, "b c *latent"],
+    std: Float[Tensor, "b c *latent"],
+    settings: ReconstructionSettings,
+    perceptual: Perceptual | None = None,
+) -> dict[str, Tensor]:
+    """Return the parts of the loss and their ``total``, each a mean over the batch.
+
+    Args:
+        reconstruction: decoded images in model units.
+        image: what they should be.
+        weight: per voxel, 1 or more. The weighted errors are not divided by the mean weight, so that a voxel counts
+            the same in every crop.
+        mean: of the latents.
+        std: of the latents.
+        settings: weights of the parts.
+        perceptual: distance of two images, where ``settings.perceptual`` is above 0.
+    """
+    error = reconstruction - image
+    parts = {"l1": (weight * error.abs()).mean(), "kl": kl_divergence(mean, std)}
+    if settings.l2:
+        parts["l2"] = (weight * error**2).mean()
+    if perceptual is not None and settings.perceptual:
+        parts["perceptual"] = perceptual(reconstruction, image)
+    scale = {"l1": settings.l1, "l2": settings.l2, "kl": settings.kl, "perceptual": settings.perceptual}
+    parts["total"] = sum((scale[name] * value for name, value in parts.items()), error.new_zeros(()))
+    return parts
+
+
+def _any_of(mask: Tensor, codes: tuple[int, ...]) -> Tensor:
+    inside = mask.new_zeros(256)
+    inside[list(codes)] = 1
+    return inside[mask.long()].float()
+
+
+def _widened(inside: Tensor) -> Tensor:
+    pool = F.max_pool3d if inside.ndim == 5 else F.max_pool2d
+    return pool(inside, 3, stride=1, padding=1)
