@@ -198,7 +198,7 @@ def test_a_checkpoint_explains_itself_and_loads_strictly(unbroken):
     assert record["training"] == json.loads(SETTINGS.model_dump_json())
     assert (record["step"], record["stage"], record["numbers"]) == (12, "toy", [1, 2])
     task = Adversarial()
-    load_weights(task.module, final.parent)
+    assert load_weights(task.module, final.parent) == record["fingerprint"]
     averaged, state = load_file(final / "model.safetensors"), load_file(final / "training.safetensors")
     for name, value in task.module.state_dict().items():
         assert torch.equal(value, averaged[name])

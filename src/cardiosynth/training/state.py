@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cardiosynth.core.errors import InputError
-from cardiosynth.core.store import latest_checkpoint, load_tensors
+from cardiosynth.core.store import file_sha256, latest_checkpoint, load_tensors
 from cardiosynth.training.optim import MovingAverage, build_optimizer
 from cardiosynth.training.settings import TrainingSettings
 
@@ -68,12 +68,15 @@ class TrainingState:
                 }
 
 
-def load_weights(module: nn.Module, source: Path) -> None:
+def load_weights(module: nn.Module, source: Path) -> str:
     """Load the averaged weights of another run, or a safetensors file, strictly into ``module``.
 
     Args:
         module: receives the weights, each in its own memory format and on its own device.
         source: a stage's folder, one of its checkpoints, or a ``.safetensors`` file.
+
+    Returns:
+        The weights' fingerprint, as in the record of their checkpoint.
 
     Raises:
         InputError: no checkpoint, a damaged one, or one of another network.
@@ -81,6 +84,7 @@ def load_weights(module: nn.Module, source: Path) -> None:
     source = Path(source)
     file = source if source.suffix == ".safetensors" else latest_checkpoint(source) / "model.safetensors"
     load_strictly(module, load_tensors(file), file)
+    return file_sha256(file)[:16]
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], origin: Path) -> None:

@@ -1,0 +1,135 @@
+import numpy as np
+import pydantic
+import pytest
+import torch
+
+from cardiosynth.core.errors import InputError
+from cardiosynth.core.labels import label_table
+from cardiosynth.core.random import generator
+from cardiosynth.core.store import load_tensors, read_json, read_rows
+from cardiosynth.segmentation.losses import cal_loss
+from cardiosynth.segmentation.networks import build_segmenter, target_classes
+from cardiosynth.segmentation.task import SegmentationTask, train_segmenter
+from cardiosynth.segmentation.volumes import Augmentation, training_volume
+
+from .cases import LABELS, SCALE, case, stage
+
+CLASSES = target_classes(LABELS)
+STILL = Augmentation(noise=0, contrast=0, brightness=0, flip_axes=(0, 1, 2))
+SHORT = stage(training=stage().training.model_copy(update={"steps": 3}))
+
+
+def task(settings, *cases) -> SegmentationTask:
+    volumes = [training_volume(case, SCALE, CLASSES) for case in cases]
+    return SegmentationTask(volumes, build_segmenter(settings.network, CLASSES), settings)
+
+
+def with_confidence(index: int, value: float | None = None):
+    plain = case(index)
+    mask = plain.required_mask()
+    confidence = (mask / 64).astype(np.float32) if value is None else np.full(mask.shape, value, np.float32)
+    return plain.with_(confidence=confidence, origin="synthetic")
+
+
+def test_image_mask_and_confidence_of_an_example_lie_on_each_other():
+    batch = task(stage(augmentation=STILL), with_confidence(0)).batch([generator(0, i) for i in range(6)])
+    codes = torch.tensor(CLASSES.codes)[batch["classes"].long()]
+    lung = batch["image"] < 0.2
+    torch.testing.assert_close(batch["confidence"], torch.where(lung, 40, codes) / 64)
+    assert (batch["image"][codes == 3] > 0.55).all()
+
+
+def test_real_cases_and_switched_off_confidence_count_alike():
+    generators = [generator(0, i) for i in range(2)]
+    assert (task(stage(), case(0)).batch(generators)["confidence"] == 1).all()
+    assert (task(stage(confidence=False), with_confidence(0)).batch(generators)["confidence"] == 1).all()
+
+
+def test_an_example_is_a_function_of_its_generator():
+    both = task(stage(), case(0), case(1))
+    first = both.batch([generator(0, i) for i in range(3)])
+    alone = both.batch([generator(0, 2)])
+    assert all(torch.equal(first[name][2:], alone[name]) for name in first)
+
+
+def test_the_loss_is_cal_on_the_networks_logits():
+    mixed = task(stage(), case(0), with_confidence(1))
+    batch = mixed.batch([generator(0, i) for i in range(4)])
+    assert 0 < batch["confidence"].mean() < 1
+    parts = mixed.players()[0].loss(batch)
+    expected = cal_loss(mixed.module(batch["image"]), batch["classes"], batch["confidence"])
+    torch.testing.assert_close(parts["total"], expected)
+    torch.testing.assert_close(parts["total"], parts["cross_entropy"] + parts["dice"])
+
+
+def test_without_confidence_nothing_is_learned_but_decay(tmp_path):
+    training = SHORT.training.model_copy(update={"weight_decay": 0.0, "ema_decay": 0.0})
+    settings = stage(training=training)
+    final = train_segmenter([with_confidence(0, 0.0), with_confidence(1, 0.0)], tmp_path, settings, SCALE)
+    before = build_segmenter(settings.network, CLASSES).state_dict()
+    for name, value in load_tensors(final / "model.safetensors").items():
+        assert torch.equal(value, before[name])
+
+
+def test_training_stops_and_goes_on_with_the_same_command(tmp_path):
+    cases = [case(0), with_confidence(1)]
+    straight = train_segmenter(cases, tmp_path / "a", SHORT, SCALE)
+    fewer = stage(training=SHORT.training.model_copy(update={"steps": 2}))
+    train_segmenter(cases, tmp_path / "b", fewer, SCALE)
+    resumed = train_segmenter(cases, tmp_path / "b", SHORT, SCALE)
+    for name in ("model.safetensors", "training.safetensors", "record.json"):
+        assert (straight / name).read_bytes() == (resumed / name).read_bytes()
+
+
+def test_fine_tuning_starts_from_the_pretrained_weights(tmp_path):
+    pretrained = train_segmenter([with_confidence(0), with_confidence(1)], tmp_path / "pre" / "segmenter", SHORT, SCALE)
+    frozen = SHORT.training.model_copy(update={"learning_rate": 1e-30, "weight_decay": 0.0})
+    settings = stage(training=frozen)
+    tuned = train_segmenter([case(2), case(3)], tmp_path / "tuned", settings, SCALE, init=tmp_path / "pre")
+    a, b = (load_tensors(path / "model.safetensors") for path in (pretrained, tuned))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name])
+    assert read_json(tuned / "record.json")["init"] == read_json(pretrained / "record.json")["fingerprint"]
+
+
+def test_the_loss_falls(tmp_path):
+    final = train_segmenter([case(i) for i in range(3)], tmp_path, stage(), SCALE)
+    losses = [row["segmenter/total"] for row in read_rows(final.parent / "metrics.jsonl")]
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+
+
+FLAT = np.zeros((1, 12, 6, 12), np.uint8)
+OTHER_TABLE = label_table({"atrium": 3, "wall": 7, "lung": 40}, ["lung"])
+
+
+@pytest.mark.parametrize(
+    ("cases", "message"),
+    [
+        ([case(0)], "1 case is too few"),
+        ([case(0), case(1, mask=FLAT, image=FLAT.astype(np.int16))], "case box-1 has a grid of .12, 6, 12., too small"),
+        ([case(0), case(1, labels=OTHER_TABLE)], "case box-1: code 3 is atrium and chamber in the other cases"),
+        ([case(0), case(1, mask=None)], "case box-1 has no mask"),
+    ],
+)
+def test_cases_that_cannot_be_trained_on_are_named(cases, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        train_segmenter(cases, tmp_path / "run", SHORT, SCALE)
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_volume_is_refused():
+    with pytest.raises(InputError, match="no case to train the segmenter on"):
+        task(stage())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"crop": (8, 8)}, "3 multiples of 2"),
+        ({"crop": (8, 8, 7)}, "3 multiples of 2"),
+        ({"augmentation": Augmentation(flip_axes=(3,))}, "must lie in 0 .. 2"),
+    ],
+)
+def test_settings_that_do_not_suit_each_other_are_refused(change, message):
+    with pytest.raises(pydantic.ValidationError, match=message):
+        stage(**change)
