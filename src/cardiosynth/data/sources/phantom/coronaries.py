@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from cardiosynth.data.sources.phantom.chambers import Chambers
 from cardiosynth.data.sources.phantom.geometry import Array, Ellipsoid, Tube, arc_lengths, spline, unit
@@ -174,7 +174,7 @@ def _left_tree(epicardium: Epicardium, ostium: Array, caliber: float, draws: Dra
     point, vary = epicardium.left, lambda sd=3.0: draws.normal(sd)
     course = _Course(epicardium, "left", caliber, draws)
     fork = point(117, 97 + vary())
-    main = course.branch("left main", [ostium, (ostium + fork) / 2 + (0, 0, 2), fork], 2.0, 1.9)
+    main = course.branch("left main", [ostium, (ostium + fork) / 2 + np.array([0, 0, 2]), fork], 2.0, 1.9)
     fork = main.tube.points_mm[-1]
     groove = [64 + vary(), 60 + vary(), 57 + vary(), 54 + vary()]
     anterior = course.branch(
@@ -259,7 +259,7 @@ class _Course:
         point to its height. The first centimeter leaves its start gradually.
         """
         free = np.minimum(1.0, np.arange(len(points)) / 8.0)
-        for rounds, longest_mm, smoothing in ((25, 1.0, 2.0), (8, 1.0, 0.8)):
+        for rounds, longest_mm, smoothing in ((25, 1.0, 2.0), (8, 1.0, 1.1)):
             for _ in range(rounds):
                 points = self.epicardium.surface.toward(points, radii + CLEARANCE_MM, longest_mm * free)
                 smoothed = ndimage.gaussian_filter1d(points, smoothing, axis=0, mode="nearest")
@@ -270,7 +270,7 @@ class _Course:
 def _kept_apart(branch: Branch, others: Sequence[Branch]) -> Branch | None:
     """End a branch before it comes near another tree; None where too little is left."""
     points = branch.tube.points_mm
-    near, _ = cKDTree(np.concatenate([other.tube.points_mm for other in others])).query(points)
+    near, _ = KDTree(np.concatenate([other.tube.points_mm for other in others])).query(points)
     close = np.flatnonzero((near < SEPARATION_MM) & (arc_lengths(points) > SHORTEST_MM))
     end = close[0] if len(close) else len(points)
     if near[0] < SEPARATION_MM or end < SHORTEST_MM / STEP_MM:

@@ -117,15 +117,15 @@ class Tube:
     def coverage(self, axes: Axes, width_mm: float, out: Array) -> None:
         """Raise ``out`` (values in [0, 1]) to the share of each voxel that the tube fills.
 
-        An edge is a ramp of ``width_mm``, about a voxel; a tube thinner than that fills at most the ratio of the
-        areas of its cross-section and of the voxel's.
+        An edge is a ramp of ``width_mm``, about a voxel, scaled so that a cross-section adds up to its true area:
+        a vessel thinner than a voxel is as faint as partial volume makes it.
         """
         for first in range(len(self.points_mm) - 1):
             region = self._region(first, axes, width_mm)
             if region is not None:
                 distance, radius = self._piece_distance(first, axes, region)
                 share = np.clip(np.float32(0.5) - distance / np.float32(width_mm), 0, 1)
-                share *= np.minimum(np.float32(1), np.float32(np.pi) * (radius / np.float32(width_mm)) ** 2)
+                share *= _area_ratio(radius, np.float32(width_mm))
                 part = out[region]
                 np.maximum(part, share, out=part)
 
@@ -135,6 +135,12 @@ class Tube:
             region = self._region(first, axes, 0.0)
             if region is not None:
                 out[region][self._piece_distance(first, axes, region)[0] < 0] = value
+
+    def touches(self, axes: Axes) -> bool:
+        """Whether the tube's bounding box and the grid's overlap."""
+        margin = self.radii_mm.max()
+        low, high = self.points_mm.min(0) - margin, self.points_mm.max(0) + margin
+        return all(low[i] <= axis[-1] and high[i] >= axis[0] for i, axis in enumerate(axes))
 
     @property
     def length_mm(self) -> float:
@@ -163,6 +169,13 @@ class Tube:
         return np.sqrt(squared) - radius, radius
 
 
+def _area_ratio(radius: Array, width: np.float32) -> Array:
+    """Return a disc's area over what the disc with a ramp of ``width`` for an edge adds up to."""
+    thin = 3 * width * radius**2 / (radius + width / 2) ** 3
+    thick = radius**2 / (radius**2 + width**2 / 12)
+    return np.where(radius < width / 2, thin, thick)
+
+
 def smooth_tube(
     controls_mm: Sequence[Sequence[float] | Array], radii_mm: Sequence[float], step_mm: float = 2.0
 ) -> Tube:
@@ -176,7 +189,7 @@ def spline(controls_mm: Sequence[Sequence[float] | Array], step_mm: float) -> Fl
     """Return points about ``step_mm`` apart on the cubic spline through the control points."""
     controls = np.asarray(controls_mm, float)
     lengths = arc_lengths(controls)
-    count = max(int(round(lengths[-1] / step_mm)) + 1, 3)
+    count = max(round(lengths[-1] / step_mm) + 1, 3)
     return CubicSpline(lengths, controls)(np.linspace(0, lengths[-1], count))
 
 

@@ -264,7 +264,7 @@ def _vessels(frame: Frame, right_atrium: Atrium, draws: Draws) -> GreatVessels:
     )
     pulmonary = _pulmonary_arteries(frame, draws.uniform(11.0, 13.5) * size, draws)
     atrium = right_atrium.parts[0].center_mm
-    upper = [atrium + frame.shift(p) for p in ((0, -4, 20), (-2, -4, 40), (-3, -2, 70), (-3, -2, 100))]
+    upper = [atrium + frame.shift(p) for p in ((1, -2, 20), (4, 2, 40), (4, 3, 70), (4, 3, 100))]
     lower = [atrium + frame.shift(p) for p in ((-2, -10, -20), (-4, -16, -40), (-6, -20, -95))]
     return GreatVessels(
         ascending_aorta=ascending,
@@ -314,7 +314,7 @@ def _descending_aorta(frame: Frame, ascending: Tube, radius: float, draws: Draws
 def _pulmonary_arteries(frame: Frame, radius: float, draws: Draws) -> tuple[Tube, Tube, Tube]:
     fork = frame.place(draws.near((-15, -1, 44), 1.5))
     trunk = [pulmonary_valve(frame), frame.place((-11, 26, 32)), frame.place((-15, 12, 41)), fork]
-    right = [fork, frame.place((1, -10, 42)), frame.place((22, -13, 40)), frame.place((46, -12, 37))]
+    right = [fork, frame.place((1, -12, 42)), frame.place((22, -17, 40)), frame.place((46, -16, 37))]
     left = [fork, frame.place((-26, -14, 47)), frame.place((-38, -28, 46)), frame.place((-49, -35, 40))]
     return (
         smooth_tube(trunk, [radius] * 2),

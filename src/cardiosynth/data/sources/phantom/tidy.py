@@ -24,10 +24,13 @@ def without_cut_off_pieces(
         box = boxes[label.code - 1]
         if box is None or label.components is None:
             continue
-        pieces, count = ndimage.label(mask[box] == label.code, TOUCHING)
+        region = mask[box]
+        pieces = np.empty(region.shape, np.int32)
+        ndimage.label(region == label.code, TOUCHING, output=pieces)
+        count = int(pieces.max())
         if count > label.components:
-            sizes = np.bincount(pieces.ravel())
-            sizes[0] = 0
-            dropped = np.argsort(sizes)[: -label.components]
-            mask[box][np.isin(pieces, dropped[sizes[dropped] > 0])] = CUT_OFF_CODE
+            sizes = np.bincount(pieces.ravel())[1:]
+            dropped = np.zeros(count + 1, bool)
+            dropped[1 + np.argsort(sizes)[: -label.components]] = True
+            region[dropped[pieces]] = CUT_OFF_CODE
     return mask

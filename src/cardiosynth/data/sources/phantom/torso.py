@@ -129,14 +129,21 @@ def _airways(heart: Heart, midline: float) -> tuple[Tube, ...]:
     place = heart.frame.place
     carina = np.array([midline, *place((0, -34, 62))[1:]])
     left, right = place((-44, -36, 30)), place((40, -36, 34))
+
+    def beside(point: Array, *offset: float) -> Array:
+        return point + np.array(offset)
+
+    trachea = [beside(carina, 0, 2, 60), beside(carina, 0, 1, 25), carina]
+    left_bronchus = [carina, beside((carina + left) / 2, 0, 0, -3), left, beside(left, -6, -8, -30)]
+    right_bronchus = [carina, beside((carina + right) / 2, 0, 0, -1), right, beside(right, 10, -8, -32)]
     return (
-        smooth_tube([carina + (0, 2, 60), carina + (0, 1, 25), carina], [8.5, 8.5]),
-        smooth_tube([carina, (carina + left) / 2 + (0, 0, -3), left, left + (-6, -8, -30)], [6.0, 5.5, 4.5, 3.0]),
-        smooth_tube([carina, (carina + right) / 2 + (0, 0, -1), right, right + (10, -8, -32)], [6.5, 6.0, 5.0, 3.2]),
+        smooth_tube(trachea, [8.5, 8.5]),
+        smooth_tube(left_bronchus, [6.0, 5.5, 4.5, 3.0]),
+        smooth_tube(right_bronchus, [6.5, 6.0, 5.0, 3.2]),
     )
 
 
-LUNG_TREES = 11
+LUNG_TREES = 9
 GENERATIONS = 4
 THINNEST_MM = 0.45
 
@@ -155,7 +162,7 @@ def _lung_vessels(heart: Heart, draws: Draws) -> tuple[Tube, ...]:
 
 def _grow(tubes: list[Tube], start: Array, heading: Array, radius: float, left: int, draws: Draws) -> None:
     """Add a vessel and its two children, which are thinner, shorter and turn away."""
-    length, points = draws.uniform(12.0, 26.0) * 0.85 ** (GENERATIONS - left), [start]
+    length, points = draws.uniform(15.0, 34.0) * 0.85 ** (GENERATIONS - left), [start]
     for _ in range(3):
         heading = unit(heading + 0.22 * draws.rng.normal(size=3))
         points.append(points[-1] + heading * length / 3)
