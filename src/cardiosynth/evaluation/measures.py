@@ -1,0 +1,141 @@
+"""What is measured on one case, and on one image beside another; numbers only, no words.
+
+NaN is 'nothing to measure': the structure is absent, there is no image, no confidence map or no known voxel size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+from scipy import ndimage
+
+from cardiosynth.core.case import Case
+from cardiosynth.core.intensity import Window
+from cardiosynth.core.labels import Label
+from cardiosynth.metrics.fidelity import contrast_kept, mean_hu_error, psnr, rmse, ssim_map, structure_contrast
+from cardiosynth.metrics.topology import components
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureMeasures:
+    """One structure of one case.
+
+    Attributes:
+        mean: mean intensity inside, in the case's unit.
+        sd: standard deviation of the intensity inside.
+        contrast: ``mean`` minus that of the shell of 2 voxels around it; targets only.
+        pieces: number of connected pieces.
+        largest: share of the largest piece, in (0, 1].
+        volume_ml: in mL.
+        confidence: mean confidence inside, in [0, 1].
+    """
+
+    mean: float = NAN
+    sd: float = NAN
+    contrast: float = NAN
+    pieces: int
+    largest: float
+    volume_ml: float = NAN
+    confidence: float = NAN
+
+
+@dataclass(frozen=True)
+class CaseMeasures:
+    """One case: its structures by name (those it has), and the mean confidence inside and outside the targets."""
+
+    case_id: str
+    structures: dict[str, StructureMeasures]
+    confidence_inside: float = NAN
+    confidence_outside: float = NAN
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairMeasures:
+    """An image beside the real image of the same mask.
+
+    Attributes:
+        ssim: in [0, 1] units of the window, whole image.
+        ssim_heart: mean of the SSIM map in the heart.
+        psnr_db: dB, data range 1.
+        rmse: in the case's unit (HU), as stored.
+        rmse_model: in [0, 1] units of the window.
+        error: by structure, mean inside minus the real one's mean.
+        kept: by target, contrast over the real one's contrast.
+    """
+
+    ssim: float
+    ssim_heart: float
+    psnr_db: float
+    rmse: float
+    rmse_model: float
+    error: dict[str, float]
+    kept: dict[str, float]
+
+
+def measure_case(case: Case, names: Sequence[str]) -> CaseMeasures:
+    """Measure the structures called ``names`` that this case has; the case needs a mask."""
+    present = set(np.unique(case.required_mask()).tolist())
+    labels = [label for label in case.labels if label.name in names and label.code in present]
+    structures = {label.name: _measure_structure(case, label) for label in labels}
+    if case.confidence is None:
+        return CaseMeasures(case.case_id, structures)
+    target = np.isin(case.required_mask(), case.labels.target_codes)
+    return CaseMeasures(case.case_id, structures, _mean(case.confidence[target]), _mean(case.confidence[~target]))
+
+
+def measure_pair(
+    real: Case, image: Shaped[np.ndarray, "1 *grid"], window: Window, labels: Sequence[Label]
+) -> PairMeasures:
+    """Measure ``image`` against the image of ``real``, whose mask both share.
+
+    Args:
+        real: the real case, with image and mask.
+        image: the other image on the same grid, in the same unit.
+        window: what becomes [0, 1] for SSIM, PSNR and ``rmse_model``; values outside are clipped.
+        labels: the structures looked at, of the table of ``real``.
+    """
+    truth, mask = real.required_image()[0], real.required_mask()[0]
+    x, y = (window.to_model(array.astype(np.float32)) for array in (image[0], truth))
+    local, inside = ssim_map(x, y, 1.0), heart(real)
+    targets = [label for label in labels if label.role == "target"]
+    return PairMeasures(
+        ssim=_mean(local), ssim_heart=_mean(local[inside]),
+        psnr_db=psnr(x, y, 1.0), rmse=rmse(image[0], truth), rmse_model=rmse(x, y),
+        error=mean_hu_error(image[0], truth, mask, labels), kept=contrast_kept(image[0], truth, mask, targets),
+    )  # fmt: skip
+
+
+def heart(case: Case) -> Bool[np.ndarray, "*grid"]:
+    """Return the region called heart: the target structures, one voxel wider."""
+    inside = case.labels.only_targets(case.required_mask()[0]) > 0
+    return ndimage.binary_dilation(inside, np.ones((3,) * inside.ndim))
+
+
+def _measure_structure(case: Case, label: Label) -> StructureMeasures:
+    mask = case.required_mask()[0]
+    inside = mask == label.code
+    sizes = components(inside).sizes
+    mean = sd = contrast = NAN
+    if case.image is not None:
+        values = case.image[0][inside].astype(np.float64)
+        mean, sd = float(values.mean()), float(values.std())
+        contrast = structure_contrast(case.image[0], mask, label.code) if label.role == "target" else NAN
+    return StructureMeasures(
+        mean=mean, sd=sd, contrast=contrast, pieces=len(sizes), largest=float(sizes[0] / sizes.sum()),
+        volume_ml=_volume_ml(case, int(sizes.sum())),
+        confidence=NAN if case.confidence is None else _mean(case.confidence[0][inside]),
+    )  # fmt: skip
+
+
+def _volume_ml(case: Case, voxels: int) -> float:
+    """Return the volume in mL; NaN for a slice, or where the voxel size is not known."""
+    if case.spacing_mm is None or len(case.spacing_mm) != 3:
+        return NAN
+    return voxels * float(np.prod(case.spacing_mm)) / 1000
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean(dtype=np.float64)) if values.size else NAN

@@ -1,0 +1,159 @@
+"""Segmentations against the truth: several arms (ways to train a segmenter) on the same cases."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+
+from cardiosynth.core.case import Case
+from cardiosynth.core.labels import Label, LabelTable
+from cardiosynth.evaluation.results import Arm, ArmsFigure, Cell, Column, Table, spread
+from cardiosynth.metrics.overlap import dice, rdice_literal, rdice_symmetric
+from cardiosynth.metrics.surface import hausdorff95
+from cardiosynth.metrics.topology import components, connectivity_error
+
+NAN = float("nan")
+RDICE_RADIUS_MM = 1.5
+"""Tolerance of RDice, which the paper does not give: one voxel at 1.25 mm, three voxels of ImageCAS."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """One structure of one segmentation beside the truth. NaN is 'nothing to measure', as in ``metrics``.
+
+    Attributes:
+        dice: Eq. 14, in [0, 1].
+        rdice_literal: Eq. 15 as printed; NaN where the voxel size is not known.
+        rdice_symmetric: Dice with a tolerance; NaN where the voxel size is not known.
+        hausdorff95_mm: infinite where only one of both has the structure; NaN where the voxel size is not known.
+        pieces: connected pieces of the segmentation.
+        largest: share of its largest piece; NaN where it is empty.
+        missed: share of the true structure outside the segmentation's main pieces.
+        true_pieces: connected pieces of the truth.
+    """
+
+    dice: float
+    rdice_literal: float = NAN
+    rdice_symmetric: float = NAN
+    hausdorff95_mm: float = NAN
+    pieces: int
+    largest: float
+    missed: float
+    true_pieces: int
+
+
+def compare_segmentation(predicted: UInt8[np.ndarray, "1 *grid"], truth: Case) -> dict[str, Agreement]:
+    """Return, by name, how well each target structure of ``truth`` is segmented.
+
+    Args:
+        predicted: codes of the label table of ``truth``, on its grid.
+        truth: a case with its mask.
+    """
+    mask = truth.required_mask()[0]
+    return {
+        label.name: _agreement(predicted[0] == label.code, mask == label.code, truth, label)
+        for label in truth.labels.targets
+    }
+
+
+def _agreement(p: np.ndarray, q: np.ndarray, truth: Case, label: Label) -> Agreement:
+    found, true = components(p).sizes, components(q).sizes
+    expected = label.components or max(1, len(true))
+    in_mm = {}
+    if truth.spacing_mm is not None:
+        in_mm = {
+            "rdice_literal": rdice_literal(p, q, RDICE_RADIUS_MM, truth.spacing_mm),
+            "rdice_symmetric": rdice_symmetric(p, q, RDICE_RADIUS_MM, truth.spacing_mm),
+            "hausdorff95_mm": hausdorff95(p, q, truth.spacing_mm),
+        }
+    return Agreement(
+        dice=dice(p, q), **in_mm, pieces=len(found), true_pieces=len(true),
+        largest=float(found[0] / found.sum()) if len(found) else NAN, missed=connectivity_error(p, q, expected),
+    )  # fmt: skip
+
+
+Arms = Mapping[str, Sequence[Mapping[str, Agreement]]]
+"""Arm -> for every test case, structure -> agreement; the cases in the same order in every arm."""
+
+
+def arms_figure(arms: Arms, labels: LabelTable, protocol: str) -> ArmsFigure:
+    """Return Dice per structure, arm and case, to be drawn."""
+    names = [label.name for label in labels.targets]
+    shown = [
+        Arm(name=arm, values={name: tuple(_finite(case[name].dice) for case in cases) for name in names})
+        for arm, cases in arms.items()
+    ]
+    return ArmsFigure(title="Segmentation: Dice per structure", caption=protocol, measure="Dice", arms=tuple(shown))
+
+
+def dice_table(arms: Arms, labels: LabelTable, protocol: str) -> Table:
+    """Return Dice per structure and arm, and the mean over structures of each case."""
+    columns = (Column(title="structure"), *(Column(title=arm, better="higher", digits=3) for arm in arms))
+    rows = _rows(arms, labels, lambda a: a.dice)
+    text = f"Dice (Eq. 14); a structure that a case does not have is left out. {_count(arms)} {protocol}"
+    return Table(title="Segmentation: Dice", protocol=text, columns=columns, rows=tuple(rows))
+
+
+def distance_table(arms: Arms, labels: LabelTable, protocol: str) -> Table:
+    """Return HD95 per structure and arm; n says in how many cases there was a distance."""
+    columns = (Column(title="structure"), *(Column(title=arm, unit="mm", better="lower", digits=1) for arm in arms))
+    rows = _rows(arms, labels, lambda a: a.hausdorff95_mm)[:-1]
+    text = (
+        "95 % Hausdorff distance of the surfaces; cases in which a structure was missed entirely have no distance and "
+        f"are left out: look at n. {_count(arms)} {protocol}"
+    )
+    return Table(title="Segmentation: surface distance (HD95)", protocol=text, columns=columns, rows=tuple(rows))
+
+
+def connectivity_table(arms: Arms, label: Label, protocol: str) -> Table:
+    """Return for one structure (the coronary arteries) how connected each arm's segmentations are."""
+    columns = (
+        Column(title="masks"), Column(title="Dice", better="higher", digits=3),
+        Column(title="RDice, literal", better="higher", digits=3),
+        Column(title="RDice, symmetric", better="higher", digits=3),
+        Column(title="pieces", better="lower", digits=1),
+        Column(title="largest piece", unit="%", better="higher", digits=1),
+        Column(title="missed", unit="%", better="lower", digits=1),
+    )  # fmt: skip
+    readers: tuple[Callable[[Agreement], float], ...] = (
+        lambda a: a.dice, lambda a: a.rdice_literal, lambda a: a.rdice_symmetric, lambda a: float(a.pieces),
+        lambda a: 100 * a.largest, lambda a: 100 * a.missed,
+    )  # fmt: skip
+    first = next(iter(arms.values()))
+    truth: tuple[Cell, ...] = ("truth", *(None,) * 3, spread(float(case[label.name].true_pieces) for case in first))
+    rows: list[tuple[Cell, ...]] = [(*truth, None, None)]
+    rows += [
+        (arm, *(spread(read(case[label.name]) for case in cases) for read in readers)) for arm, cases in arms.items()
+    ]
+    pieces = f"{label.components} main pieces" if label.components else "as many main pieces as the truth"
+    text = (
+        f"{label.title.capitalize()} in the segmentations. Missed: share of the true vessel outside the segmentation's "
+        f"{pieces}. RDice with a tolerance of {RDICE_RADIUS_MM:g} mm; literal is Eq. 15 as printed, which gives no "
+        f"credit for near misses. {_count(arms)} {protocol}"
+    )
+    return Table(title=f"Connectivity: {label.title}", protocol=text, columns=columns, rows=tuple(rows))
+
+
+def _rows(arms: Arms, labels: LabelTable, read: Callable[[Agreement], float]) -> list[tuple[Cell, ...]]:
+    """Return one row per structure and the row of the mean over structures."""
+    rows: list[tuple[Cell, ...]] = [
+        (label.title, *(spread(read(case[label.name]) for case in cases) for cases in arms.values()))
+        for label in labels.targets
+    ]
+    means = (spread(_mean(read(a) for a in case.values()) for case in cases) for cases in arms.values())
+    return [*rows, ("mean over structures", *means)]
+
+
+def _mean(values: Iterable[float]) -> float:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else NAN
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _count(arms: Arms) -> str:
+    count = len(next(iter(arms.values())))
+    return f"Mean ± standard deviation over {count} test {'case' if count == 1 else 'cases'}."

@@ -1,0 +1,78 @@
+import math
+
+import numpy as np
+
+from cardiosynth.core.labels import CARDIAC_CT
+from cardiosynth.evaluation.results import Spread
+from cardiosynth.evaluation.segmentations import (
+    arms_figure,
+    compare_segmentation,
+    connectivity_table,
+    dice_table,
+    distance_table,
+)
+
+
+def broken_vessel(heart) -> np.ndarray:
+    mask = heart("a").required_mask().copy()
+    mask[0, 2, 2, 6] = 0
+    return mask
+
+
+def test_the_truth_agrees_with_itself(heart):
+    found = compare_segmentation(heart("a").required_mask(), heart("a"))
+    vessel = found["coronary_artery"]
+    assert (vessel.dice, vessel.rdice_symmetric, vessel.hausdorff95_mm, vessel.missed) == (1, 1, 0, 0)
+    assert math.isnan(found["left_atrium"].dice)
+    assert "spine" not in found
+
+
+def test_a_gap_shows_in_the_connectivity(heart):
+    vessel = compare_segmentation(broken_vessel(heart), heart("a"))["coronary_artery"]
+    assert vessel.dice == 14 / 15
+    assert (vessel.pieces, vessel.true_pieces, vessel.largest) == (2, 1, 4 / 7)
+    assert vessel.missed == 1 / 8
+
+
+def test_without_a_voxel_size_nothing_is_measured_in_mm(heart):
+    found = compare_segmentation(broken_vessel(heart), heart("a", spacing_known=False))["coronary_artery"]
+    assert found.dice == 14 / 15
+    assert math.isnan(found.hausdorff95_mm)
+    assert math.isnan(found.rdice_symmetric)
+
+
+def arms(heart) -> dict:
+    whole = compare_segmentation(heart("a").required_mask(), heart("a"))
+    nothing = compare_segmentation(np.zeros((1, 16, 16, 16), np.uint8), heart("a"))
+    return {"real only": [whole, nothing], "synthetic": [whole, whole]}
+
+
+def test_tables_have_one_column_per_arm_and_the_mean(heart):
+    table = dice_table(arms(heart), CARDIAC_CT, "500 steps each.")
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert [column.title for column in table.columns] == ["structure", "real only", "synthetic"]
+    assert rows["left ventricle"] == (Spread(mean=0.5, sd=math.sqrt(0.5), n=2), Spread(mean=1, sd=0, n=2))
+    assert rows["left atrium"] == (None, None)
+    assert rows["mean over structures"] == rows["left ventricle"]
+    assert "2 test cases" in table.protocol
+    assert table.protocol.endswith("500 steps each.")
+
+
+def test_a_missed_structure_has_no_distance_and_n_says_so(heart):
+    rows = {row[0]: row[1:] for row in distance_table(arms(heart), CARDIAC_CT, "").rows}
+    assert rows["left ventricle"] == (Spread(mean=0, sd=None, n=1), Spread(mean=0, sd=0, n=2))
+
+
+def test_connectivity_has_the_truth_beside_the_arms(heart):
+    table = connectivity_table(arms(heart), CARDIAC_CT.named("coronary_artery"), "")
+    pieces = [column.title for column in table.columns].index("pieces")
+    rows = {row[0]: row for row in table.rows}
+    assert list(rows) == ["truth", "real only", "synthetic"]
+    assert rows["truth"][pieces] == Spread(mean=1, sd=0, n=2)
+    assert rows["real only"][pieces] == Spread(mean=0.5, sd=math.sqrt(0.5), n=2)
+
+
+def test_the_figure_keeps_every_case(heart):
+    figure = arms_figure(arms(heart), CARDIAC_CT, "500 steps each.")
+    assert figure.arms[0].values["left_ventricle"] == (1, 0)
+    assert figure.arms[0].values["left_atrium"] == (None, None)
