@@ -11,13 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cardiosynth.autoencoder.networks import Autoencoder, AutoencoderSettings, build_autoencoder, load_exactly
+from cardiosynth.autoencoder.networks import Autoencoder, AutoencoderSettings, build_autoencoder
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings, parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale, Window
 from cardiosynth.core.labels import LabelTable
-from cardiosynth.core.store import latest_checkpoint, load_tensors, read_json
+from cardiosynth.core.store import latest_checkpoint, read_json
+from cardiosynth.training.state import load_weights
 
 
 class LatentStatistics(Settings):
@@ -188,13 +189,13 @@ def load_codec(run: Path, device: str = "cpu") -> Codec:
     origin = str(checkpoint / "record.json")
     settings = parse_settings(AutoencoderSettings, record["settings"]["network"], origin)
     autoencoder = build_autoencoder(settings)
-    load_exactly(autoencoder, load_tensors(checkpoint / "model.safetensors"), str(checkpoint / "model.safetensors"))
+    fingerprint = load_weights(autoencoder, checkpoint)
     autoencoder.requires_grad_(False).eval().to(device)
     return Codec(
         autoencoder=autoencoder,
         scale=parse_settings(IntensityScale, record["intensity"], origin),
         labels=parse_settings(LabelTable, record["labels"], origin),
         statistics=raw_statistics(settings.latent_channels),
-        fingerprint=record["fingerprint"],
+        fingerprint=fingerprint,
         record=record,
     )

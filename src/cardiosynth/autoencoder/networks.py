@@ -5,6 +5,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 import pydantic
@@ -15,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cardiosynth.core.config import Settings
-from cardiosynth.core.errors import InputError
+from cardiosynth.core.random import named_weights
+from cardiosynth.training.state import load_strictly
 
 
 class AutoencoderSettings(Settings):
@@ -82,11 +84,13 @@ class Autoencoder(nn.Module, ABC):
         """Return the images of latents in model units, float32, not clipped to [0, 1]."""
 
 
-def build_autoencoder(settings: AutoencoderSettings) -> Autoencoder:
-    """Return a new autoencoder with PyTorch's initial weights."""
-    if settings.kind == "maisi":
-        return MaisiAutoencoder(settings)
-    return CompactAutoencoder(settings)
+def build_autoencoder(settings: AutoencoderSettings, seed: int = 0) -> Autoencoder:
+    """Return a new autoencoder, its initial weights drawn from ``seed``."""
+    with named_weights(seed, "autoencoder"):
+        if settings.kind == "maisi":
+            return MaisiAutoencoder(settings)
+        layout = torch.channels_last_3d if settings.spatial_dims == 3 else torch.channels_last
+        return CompactAutoencoder(settings).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -176,7 +180,9 @@ def depth_to_space(x: Float[Tensor, "b c8 *coarse"]) -> Float[Tensor, "b c *fine
 
 
 class MaisiAutoencoder(Autoencoder):
-    """MONAI's AutoencoderKlMaisi. Its parameters are ours under the prefix ``network.``."""
+    """MONAI's AutoencoderKlMaisi. Its parameters are ours under ``PREFIX``."""
+
+    PREFIX = "network."
 
     def __init__(self, settings: AutoencoderSettings):
         super().__init__(settings)
@@ -202,8 +208,8 @@ class MaisiAutoencoder(Autoencoder):
         """Return the images of latents in model units."""
         return self.network.decode(z).float()
 
-    def load_released(self, weights: Mapping[str, Tensor], origin: str) -> None:
-        """Load weights in the released layout, all of them, exactly.
+    def load_released(self, weights: Mapping[str, Tensor], origin: Path) -> None:
+        """Load weights in the released layout, every tensor and nothing else.
 
         Args:
             weights: name -> tensor as MONAI's class names them, without our prefix.
@@ -212,24 +218,8 @@ class MaisiAutoencoder(Autoencoder):
         Raises:
             InputError: a tensor is missing, unknown or of another shape.
         """
-        load_exactly(self.network, weights, origin)
+        load_strictly(self.network, weights, origin)
 
     def released(self) -> dict[str, Tensor]:
         """Return the weights in the released layout: what MONAI's class loads strictly."""
         return self.network.state_dict()
-
-
-def load_exactly(module: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
-    """Load ``weights`` into ``module``, every tensor and nothing else.
-
-    Raises:
-        InputError: naming the first tensor that is missing, unknown or of another shape.
-    """
-    own = module.state_dict()
-    missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    shapes = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
-    if missing or unknown or shapes:
-        what = f"lacks {missing[0]}" if missing else f"has an unknown {unknown[0]}" if unknown else ""
-        what = what or f"has {shapes[0]} in another shape"
-        raise InputError(f"{origin} does not fit the network: it {what}; use the settings that it was trained with.")
-    module.load_state_dict(dict(weights), strict=True)

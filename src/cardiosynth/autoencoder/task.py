@@ -1,0 +1,220 @@
+"""Training of an autoencoder: crops, often around thin structures, from images with or without masks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import torch
+from torch import Tensor
+
+from cardiosynth import __version__
+from cardiosynth.autoencoder.bottleneck import sample
+from cardiosynth.autoencoder.codec import load_codec
+from cardiosynth.autoencoder.losses import (
+    Perceptual,
+    ReconstructionSettings,
+    reconstruction_loss,
+    thin_codes,
+    voxel_weight,
+)
+from cardiosynth.autoencoder.networks import Autoencoder, AutoencoderSettings, MaisiAutoencoder, build_autoencoder
+from cardiosynth.autoencoder.verdict import verdict
+from cardiosynth.core.case import Case
+from cardiosynth.core.config import Settings
+from cardiosynth.core.errors import InputError
+from cardiosynth.core.intensity import IntensityScale
+from cardiosynth.core.random import draw_int
+from cardiosynth.core.store import load_tensors, write_json
+from cardiosynth.data.loader import CaseCache
+from cardiosynth.training.loop import Batch, Player, TrainingSettings, fit
+from cardiosynth.training.state import load_weights
+
+STAGE = "autoencoder"
+
+VERDICT_CASES = 8
+"""Training cases that the verdict is given on where none are held out."""
+
+
+class AutoencoderStage(Settings):
+    """Everything that decides how an autoencoder is trained.
+
+    Attributes:
+        network: its kind and size.
+        loss: weights of the reconstruction loss.
+        crop: voxels per axis of an example. Published (MAISI) 64 cubed, then 128 cubed.
+        thin_fraction: share of the examples centered on a voxel of a thin structure, where the case has any.
+        training: the loop's settings.
+    """
+
+    network: AutoencoderSettings = AutoencoderSettings()
+    loss: ReconstructionSettings = ReconstructionSettings()
+    crop: tuple[int, ...] = (64, 64, 64)
+    thin_fraction: float = pydantic.Field(default=0.6, ge=0, le=1)
+    training: TrainingSettings = TrainingSettings()
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> "AutoencoderStage":
+        dims, factor = self.network.spatial_dims, self.network.compression
+        if len(self.crop) != dims or any(n < factor or n % factor for n in self.crop):
+            raise ValueError(f"crop {self.crop} must be {dims} multiples of the compression {factor}")
+        return self
+
+
+class AutoencoderTask:
+    """An autoencoder as the loop trains it.
+
+    Args:
+        cache: what it learns from; each case is drawn equally often.
+        autoencoder: from ``build_autoencoder``.
+        stage: how.
+        perceptual: distance of two images, needed where ``stage.loss.perceptual`` is above 0.
+
+    Raises:
+        InputError: cases with another number of axes than the network, or a perceptual weight without a distance.
+    """
+
+    def __init__(
+        self, cache: CaseCache, autoencoder: Autoencoder, stage: AutoencoderStage, perceptual: Perceptual | None = None
+    ):
+        self.cache, self.autoencoder, self.stage, self.perceptual = cache, autoencoder, stage, perceptual
+        if stage.loss.perceptual and perceptual is None:
+            raise InputError("loss.perceptual is above 0 and no extractor was given; give one or set it to 0.")
+        for case in cache.cases:
+            if len(case.grid.shape) != len(stage.crop):
+                raise InputError(
+                    f"case {case.case_id} has a grid of {case.grid.shape} and the autoencoder's crop is {stage.crop}; "
+                    f"set autoencoder.network.spatial_dims to {len(case.grid.shape)} and the crop alike."
+                )
+
+    @property
+    def module(self) -> Autoencoder:
+        """The autoencoder."""
+        return self.autoencoder
+
+    def players(self) -> list[Player]:
+        """Return the one player."""
+        return [Player(STAGE, list(self.autoencoder.parameters()), self._loss)]
+
+    def batch(self, generators: Sequence[torch.Generator]) -> Batch:
+        """Return ``image`` (model units) and ``weight``, (b, 1, *crop), and the latents' ``noise``, (b, c, *latent)."""
+        examples = [self._example(rng) for rng in generators]
+        return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
+
+    def _example(self, rng: torch.Generator) -> dict[str, Tensor]:
+        stage = self.stage
+        index = draw_int(len(self.cache), rng)
+        labels = self.cache.cases[index].labels
+        around_thin = float(torch.rand((), generator=rng)) < stage.thin_fraction
+        crop = self.cache.crop(index, stage.crop, rng, thin_codes(labels, stage.loss) if around_thin else ())
+        if crop.mask is None:
+            weight = torch.ones_like(crop.image)
+        else:
+            weight = voxel_weight(crop.mask[None], labels, stage.loss)[0]
+        latent = tuple(n // stage.network.compression for n in stage.crop)
+        noise = torch.randn((stage.network.latent_channels, *latent), generator=rng)
+        return {"image": crop.image, "weight": weight, "noise": noise}
+
+    def _loss(self, batch: Batch) -> dict[str, Tensor]:
+        mean, std = self.autoencoder.encode(batch["image"])
+        reconstruction = self.autoencoder.decode(sample(mean, std, batch["noise"]))
+        return reconstruction_loss(
+            reconstruction, batch["image"], batch["weight"], mean, std, self.stage.loss, self.perceptual
+        )
+
+
+def train_autoencoder(
+    cases: Sequence[Case],
+    run: Path,
+    stage: AutoencoderStage,
+    scale: IntensityScale,
+    *,
+    held_out: Sequence[Case] = (),
+    init: Path | None = None,
+    perceptual: Perceptual | None = None,
+    device: str = "cpu",
+) -> Path:
+    """Train an autoencoder and judge it; the same call goes on after a stop.
+
+    Args:
+        cases: a dataset or any sequence of cases with images; masks are used where there are any.
+        run: the run's folder; the stage is written to ``run/autoencoder``, the verdict to its ``verdict.json``.
+        stage: how.
+        scale: how it sees intensities.
+        held_out: cases for the verdict; without any it is given on the first training cases, and says so.
+        init: weights to start from: a run, a checkpoint, or a ``.safetensors`` file in our layout or MAISI's.
+        perceptual: distance of two images in model units, where ``stage.loss.perceptual`` is above 0.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        The last checkpoint. Its ``record.json`` holds ``stage``, ``settings`` (of the stage), ``intensity``,
+        ``labels``, ``grid`` (shape and spacing in mm of the first case), ``cases``, ``licences`` of the data,
+        ``init``, ``code_version``, and what the loop adds: ``training``, ``step``, ``fingerprint``.
+
+    Raises:
+        InputError: fewer than two cases, cases that do not suit, weights that do not fit, or a run begun otherwise.
+    """
+    cache = CaseCache(cases, scale)
+    autoencoder = build_autoencoder(stage.network, stage.training.seed)
+    started_from = None if init is None else load_initial(autoencoder, init)
+    task = AutoencoderTask(cache, autoencoder, stage, perceptual)
+    record = autoencoder_record(cache, stage, scale, started_from)
+    checkpoint = fit(task, stage.training, run / STAGE, record, device=device, label="train autoencoder")
+    write_verdict(run, held_out, cache.cases[:VERDICT_CASES], device)
+    return checkpoint
+
+
+def write_verdict(run: Path, held_out: Sequence[Case], training: Sequence[Case], device: str = "cpu") -> None:
+    """Judge a run's autoencoder on held-out cases, or on training cases where there are none.
+
+    Writes ``run/autoencoder/verdict.json``: what ``verdict`` returns, ``held_out`` (true or false) and the
+    ``fingerprint`` of the weights.
+    """
+    codec = load_codec(run, device)
+    facts = {"held_out": bool(held_out), "fingerprint": codec.fingerprint}
+    found = verdict(codec.reconstruct, codec.window_of, held_out or training)
+    write_json(run / STAGE / "verdict.json", facts | found)
+
+
+def load_initial(autoencoder: Autoencoder, source: Path) -> str:
+    """Load weights to start from and return their fingerprint.
+
+    Args:
+        autoencoder: receives them.
+        source: a run, a stage's folder, a checkpoint, or a ``.safetensors`` file; the file may be in MAISI's released
+            layout (converted from the released pickle by the user, who trusts its origin).
+
+    Raises:
+        InputError: none of these, or weights of another network.
+    """
+    source = Path(source)
+    if source.suffix != ".safetensors":
+        if source.is_file():
+            raise InputError(f"{source} is not a .safetensors file; convert the weights, pickles are not opened.")
+        return load_weights(autoencoder, source / STAGE if (source / STAGE).is_dir() else source)
+    if isinstance(autoencoder, MaisiAutoencoder) and not _has_our_prefix(source):
+        return load_weights(autoencoder.network, source)
+    return load_weights(autoencoder, source)
+
+
+def _has_our_prefix(file: Path) -> bool:
+    return all(name.startswith(MaisiAutoencoder.PREFIX) for name in load_tensors(file))
+
+
+def autoencoder_record(
+    cache: CaseCache, stage: AutoencoderStage, scale: IntensityScale, init: str | None = None
+) -> dict[str, Any]:
+    """Return what an autoencoder's checkpoint says of itself."""
+    first = cache.cases[0]
+    spacing = None if first.spacing_mm is None else [round(v, 6) for v in first.spacing_mm]
+    return {
+        "stage": STAGE,
+        "settings": stage.model_dump(mode="json"),
+        "intensity": scale.model_dump(mode="json"),
+        "labels": cache.labels.model_dump(mode="json"),
+        "grid": {"shape": list(first.grid.shape), "spacing_mm": spacing},
+        "cases": cache.fingerprint,
+        "licences": sorted({str(case.provenance["licence"]) for case in cache.cases if "licence" in case.provenance}),
+        "init": init,
+        "code_version": __version__,
+    }
