@@ -8,13 +8,13 @@ from cardiosynth.data.sources.phantom.source import phantom, phantoms
 @pytest.fixture(scope="session")
 def cases():
     """Three patients in the default field of view, two protocols."""
-    return list(phantoms(3, (56, 56, 56), protocols=2, seed=5))
+    return list(phantoms(3, (48, 48, 48), protocols=2, seed=5))
 
 
 @pytest.fixture(scope="session")
 def whole_chest():
     """One patient in a field of view that holds the chest."""
-    return phantom(1, (42, 36, 40), spacing_mm=6.5, seed=5)
+    return phantom(1, (32, 32, 32), spacing_mm=6.5, seed=5)
 
 
 @pytest.fixture(scope="session")

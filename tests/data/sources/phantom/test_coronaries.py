@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 from scipy.spatial import KDTree
 
 from cardiosynth.data.sources.phantom.coronaries import CLEARANCE_MM, SEPARATION_MM
@@ -103,6 +102,5 @@ def test_calcium_lies_in_the_wall(patients, sick_patient):
         assert (away <= tube.radii_mm[nearest] + 1e-6).all()
 
 
-@pytest.mark.parametrize("lesions", [0.0])
-def test_no_lesions_where_none_are_expected(patients, lesions):
-    assert all(len(patient.coronaries.lesions) == lesions for patient in patients)
+def test_no_lesions_where_none_are_expected(patients):
+    assert all(len(patient.coronaries.lesions) == 0 for patient in patients)

@@ -67,7 +67,7 @@ def test_the_chest_measures_what_it_should(whole_chest):
     assert 40 < inner_hu(image, mask, "liver") < 130
     assert 100 < np.median(image[mask == CARDIAC_CT.named("spine").code]) < 600
     assert np.median(image[mask == CARDIAC_CT.named("ribs_and_sternum").code]) > 150
-    assert np.median(image[0, 0]) < -950
+    assert np.median(image[:, -1]) < -950
 
 
 def test_arteries_are_brighter_than_the_fat_around_them(cases):
@@ -95,8 +95,7 @@ def test_protocols_change_the_image_and_not_the_mask(patients):
     assert not np.array_equal(first[0], second[0])
 
 
-@pytest.mark.parametrize("count", [32, 48])
-def test_each_coronary_tree_is_one_piece_as_rendered(patients, protocol, count):
-    for patient in patients:
+def test_each_coronary_tree_is_one_piece_as_rendered(patients, protocol):
+    for patient, count in zip(patients, (24, 32, 44), strict=True):
         _, mask = render(patient, protocol, cube(patient.center_mm, count))
         assert ndimage.label(mask == CORONARY, np.ones((3, 3, 3)))[1] == 2

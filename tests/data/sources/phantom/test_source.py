@@ -8,7 +8,7 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import CARDIAC_CT
 from cardiosynth.data.sources.phantom.source import phantom, phantoms
 
-SMALL = (20, 20, 20)
+SMALL = (16, 16, 16)
 
 
 def center_mm(case, name):
@@ -68,7 +68,7 @@ def test_the_arch_lies_above_the_heart(whole_chest):
 
 
 def test_the_default_field_of_view_is_a_cube_of_120_mm(cases):
-    assert np.allclose(np.array(cases[0].spacing_mm) * 56, 120)
+    assert np.allclose(np.array(cases[0].spacing_mm) * 48, 120)
     assert np.allclose(phantom(0, (16, 20, 18)).spacing_mm, (120 / 16, 120 / 20, 120 / 18))
 
 
