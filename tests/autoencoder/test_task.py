@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cardiosynth.autoencoder.codec import load_codec
+from cardiosynth.autoencoder.losses import ReconstructionSettings
+from cardiosynth.autoencoder.networks import AutoencoderSettings, MaisiAutoencoder, build_autoencoder
+from cardiosynth.autoencoder.task import AutoencoderStage, AutoencoderTask, load_initial, train_autoencoder
+from cardiosynth.core.config import parse_settings
+from cardiosynth.core.errors import InputError
+from cardiosynth.core.intensity import IntensityScale
+from cardiosynth.core.labels import CARDIAC_CT
+from cardiosynth.core.random import generator
+from cardiosynth.core.store import latest_checkpoint, read_json
+from cardiosynth.data.loader import CaseCache
+
+from .blobs import blob, tiny_stage
+
+SCALE = IntensityScale()
+
+
+def task(stage, with_mask=True, **options):
+    cache = CaseCache([blob(i, with_mask) for i in range(3)], SCALE)
+    return AutoencoderTask(cache, build_autoencoder(stage.network), stage, **options)
+
+
+def test_an_example_is_a_function_of_its_generator_wherever_it_stands_in_the_batch():
+    one = task(tiny_stage()).batch([generator(0, "a"), generator(0, "b")])
+    other = task(tiny_stage()).batch([generator(0, "b")])
+    assert set(one) == {"image", "weight", "noise"}
+    assert all(torch.equal(one[name][1], other[name][0]) for name in one)
+    assert one["noise"].shape == (2, 4, 4, 4, 4)
+    assert not torch.equal(one["noise"][0], one["noise"][1])
+
+
+def test_the_loss_is_a_function_of_module_and_batch():
+    subject = task(tiny_stage())
+    batch, player = subject.batch([generator(0, "a")]), subject.players()[0]
+    assert torch.equal(player.loss(batch)["total"], player.loss(batch)["total"])
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_crops_are_centered_on_thin_structures_as_often_as_asked(fraction):
+    stage = tiny_stage(thin_fraction=fraction, loss=ReconstructionSettings(heart=0.0, thin_weight=15.0), crop=(4, 4, 4))
+    weight = task(stage).batch([generator(0, i) for i in range(40)])["weight"]
+    share = float((weight.amax(dim=(1, 2, 3, 4)) > 1).float().mean())
+    assert share == 1 if fraction == 1 else share < 0.6
+
+
+def test_without_masks_every_voxel_counts_alike():
+    batch = task(tiny_stage(), with_mask=False).batch([generator(0, "a")])
+    assert (batch["weight"] == 1).all()
+
+
+def test_the_loss_falls():
+    stage = tiny_stage()
+    subject = task(stage)
+    player, batch = subject.players()[0], subject.batch([generator(0, i) for i in range(2)])
+    optimizer = torch.optim.AdamW(player.parameters, lr=5e-3)
+    losses = []
+    for _ in range(20):
+        loss = player.loss(batch)["total"]
+        losses.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_perceptual_weight_needs_a_distance_and_uses_it():
+    stage = tiny_stage(loss=ReconstructionSettings(perceptual=1.0))
+    with pytest.raises(InputError, match="perceptual"):
+        task(stage)
+    subject = task(stage, perceptual=lambda a, b: (a - b).square().mean())
+    parts = subject.players()[0].loss(subject.batch([generator(0, "a")]))
+    assert float(parts["perceptual"].detach()) > 0
+
+
+def test_a_flat_crop_for_volumes_is_refused_and_so_is_one_off_the_compression():
+    with pytest.raises(InputError, match="compression"):
+        parse_settings(AutoencoderStage, {"crop": [63, 64, 64]}, "test")
+    flat = AutoencoderStage(network=AutoencoderSettings(spatial_dims=2), crop=(8, 8))
+    with pytest.raises(InputError, match="spatial_dims"):
+        task(flat)
+
+
+def test_a_run_is_trained_recorded_and_judged(tmp_path):
+    cases = [blob(0), blob(1), blob(2, with_mask=False)]
+    checkpoint = train_autoencoder(cases, tmp_path, tiny_stage(), SCALE)
+    record = read_json(checkpoint / "record.json")
+    assert record["stage"] == "autoencoder"
+    assert record["grid"] == {"shape": [16, 16, 16], "spacing_mm": [1.0, 1.0, 1.0]}
+    assert record["licences"] == ["CC0-1.0"]
+    assert record["labels"] == CARDIAC_CT.model_dump(mode="json")
+    found = read_json(tmp_path / "autoencoder" / "verdict.json")
+    assert not found["held_out"]
+    assert found["cases"] == ["blob-0", "blob-1", "blob-2"]
+    assert found["fingerprint"] == record["fingerprint"]
+    assert np.isfinite(found["contrast_kept"]["left_ventricle"])
+    assert found["contrast_kept"]["left_atrium"] is None
+    codec = load_codec(tmp_path)
+    assert codec.fingerprint == record["fingerprint"]
+    assert train_autoencoder(cases, tmp_path, tiny_stage(), SCALE, held_out=[blob(4)]) == checkpoint
+    assert read_json(tmp_path / "autoencoder" / "verdict.json")["cases"] == ["blob-4"]
+
+
+def test_training_can_start_from_another_run(tmp_path):
+    stage = tiny_stage()
+    train_autoencoder([blob(0), blob(1)], tmp_path / "one", stage, SCALE)
+    network = build_autoencoder(stage.network, seed=7)
+    used = load_initial(network, tmp_path / "one")
+    assert used == read_json(latest_checkpoint(tmp_path / "one" / "autoencoder") / "record.json")["fingerprint"]
+    trained = load_codec(tmp_path / "one").autoencoder.state_dict()
+    assert all(torch.equal(value, trained[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("prefix", ["", MaisiAutoencoder.PREFIX])
+def test_maisi_weights_are_taken_in_the_released_layout_and_in_ours(tmp_path, prefix):
+    settings = AutoencoderSettings(kind="maisi", channels=(8, 8, 8), num_res_blocks=(1, 1, 1), norm_groups=8)
+    source, target = build_autoencoder(settings, 1), build_autoencoder(settings, 2)
+    assert isinstance(source, MaisiAutoencoder)
+    file = tmp_path / "weights.safetensors"
+    save_file({prefix + name: value for name, value in source.released().items()}, file)
+    load_initial(target, file)
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in target.state_dict().items())
+
+
+def test_pickles_are_not_opened(tmp_path):
+    file = tmp_path / "autoencoder.pt"
+    file.write_bytes(b"\x80\x02.")
+    with pytest.raises(InputError, match="safetensors"):
+        load_initial(build_autoencoder(tiny_stage().network), file)
