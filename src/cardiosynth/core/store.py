@@ -160,12 +160,10 @@ def save_checkpoint(run: Path, step: int, model: Tensors, training: Tensors, rec
     Returns:
         The checkpoint's folder.
     """
-    from safetensors.torch import save_file
-
     target = run / f"step-{step:07d}"
     with whole_folder(target) as partial:
-        save_file({k: v.detach().contiguous().cpu() for k, v in model.items()}, partial / "model.safetensors")
-        save_file({k: v.detach().contiguous().cpu() for k, v in training.items()}, partial / "training.safetensors")
+        save_tensors(model, partial / "model.safetensors")
+        save_tensors(training, partial / "training.safetensors")
         digest = file_sha256(partial / "model.safetensors")[:16]
         write_json(partial / "record.json", {**record, "step": step, "fingerprint": digest})
     return target
@@ -188,6 +186,21 @@ def latest_checkpoint(run: Path) -> Path:
     if not found:
         raise InputError(f"{run} holds no checkpoint; train this stage first or name another run.")
     return found[-1]
+
+
+def save_tensors(tensors: Tensors, path: Path) -> None:
+    """Write name -> tensor as a safetensors file.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file({name: value.detach().contiguous().cpu() for name, value in tensors.items()}, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
