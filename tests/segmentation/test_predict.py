@@ -31,7 +31,7 @@ def by_thresholds(**changes) -> Segmenter:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    train_segmenter([case(i) for i in range(3)], folder / "segmenter", stage(), SCALE)
+    train_segmenter([case(i) for i in range(3)], folder, stage(), SCALE)
     return folder
 
 

@@ -7,10 +7,11 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import label_table
 from cardiosynth.core.random import generator
 from cardiosynth.core.store import load_tensors, read_json, read_rows
+from cardiosynth.data.loader import CaseCache
+from cardiosynth.segmentation.augmentation import Augmentation
 from cardiosynth.segmentation.losses import cal_loss
 from cardiosynth.segmentation.networks import build_segmenter, target_classes
 from cardiosynth.segmentation.task import SegmentationTask, train_segmenter
-from cardiosynth.segmentation.volumes import Augmentation, training_volume
 
 from .cases import LABELS, SCALE, case, stage
 
@@ -20,8 +21,8 @@ SHORT = stage(training=stage().training.model_copy(update={"steps": 3}))
 
 
 def task(settings, *cases) -> SegmentationTask:
-    volumes = [training_volume(case, SCALE, CLASSES) for case in cases]
-    return SegmentationTask(volumes, build_segmenter(settings.network, CLASSES), settings)
+    cache = CaseCache(cases, SCALE, needs_masks=True)
+    return SegmentationTask(cache, build_segmenter(settings.network, CLASSES), settings)
 
 
 def with_confidence(index: int, value: float | None = None):
@@ -32,17 +33,37 @@ def with_confidence(index: int, value: float | None = None):
 
 
 def test_image_mask_and_confidence_of_an_example_lie_on_each_other():
-    batch = task(stage(augmentation=STILL), with_confidence(0)).batch([generator(0, i) for i in range(6)])
+    batch = task(stage(augmentation=STILL), with_confidence(0), with_confidence(1)).batch(
+        [generator(0, i) for i in range(6)]
+    )
     codes = torch.tensor(CLASSES.codes)[batch["classes"].long()]
     lung = batch["image"] < 0.2
-    torch.testing.assert_close(batch["confidence"], torch.where(lung, 40, codes) / 64)
+    torch.testing.assert_close(batch["confidence"], torch.where(lung, 40, codes) / 64, atol=1 / 255, rtol=0)
     assert (batch["image"][codes == 3] > 0.55).all()
 
 
-def test_real_cases_and_switched_off_confidence_count_alike():
-    generators = [generator(0, i) for i in range(2)]
-    assert (task(stage(), case(0)).batch(generators)["confidence"] == 1).all()
-    assert (task(stage(confidence=False), with_confidence(0)).batch(generators)["confidence"] == 1).all()
+def test_real_voxels_all_count_alike_and_synthetic_ones_by_their_confidence():
+    mixed = task(stage(), case(0), with_confidence(1, 0.2))
+    confidence = mixed.batch([generator(0, i) for i in range(20)])["confidence"].flatten(1)
+    assert (confidence.amin(1) == confidence.amax(1)).all()
+    assert confidence.unique().tolist() == pytest.approx([0.2, 1.0])
+
+
+def test_without_cal_confidence_maps_change_nothing(tmp_path):
+    plain = stage(confidence=False, training=SHORT.training)
+    one = train_segmenter([case(0), case(1)], tmp_path / "a", plain, SCALE)
+    other = train_segmenter([with_confidence(0), with_confidence(1)], tmp_path / "b", plain, SCALE)
+    assert (one / "training.safetensors").read_bytes() == (other / "training.safetensors").read_bytes()
+
+
+def test_examples_are_centered_on_every_structure_alike():
+    sparse = np.zeros((1, 12, 12, 12), np.uint8)
+    sparse[0, 6, 6, 6], sparse[0, 6, 6, 7:] = 3, 7
+    both = task(stage(foreground=1.0), *(case(i, mask=sparse) for i in range(2)))
+    classes = both.batch([generator(0, i) for i in range(100)])["classes"]
+    centers = classes[:, 0, 4, 4, 4].tolist()
+    assert centers.count(1) > 30
+    assert centers.count(2) > 10  # those near the border cannot be the center
 
 
 def test_an_example_is_a_function_of_its_generator():
@@ -82,7 +103,7 @@ def test_training_stops_and_goes_on_with_the_same_command(tmp_path):
 
 
 def test_fine_tuning_starts_from_the_pretrained_weights(tmp_path):
-    pretrained = train_segmenter([with_confidence(0), with_confidence(1)], tmp_path / "pre" / "segmenter", SHORT, SCALE)
+    pretrained = train_segmenter([with_confidence(0), with_confidence(1)], tmp_path / "pre", SHORT, SCALE)
     frozen = SHORT.training.model_copy(update={"learning_rate": 1e-30, "weight_decay": 0.0})
     settings = stage(training=frozen)
     tuned = train_segmenter([case(2), case(3)], tmp_path / "tuned", settings, SCALE, init=tmp_path / "pre")
@@ -98,7 +119,6 @@ def test_the_loss_falls(tmp_path):
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
 
 
-FLAT = np.zeros((1, 12, 6, 12), np.uint8)
 OTHER_TABLE = label_table({"atrium": 3, "wall": 7, "lung": 40}, ["lung"])
 
 
@@ -106,7 +126,9 @@ OTHER_TABLE = label_table({"atrium": 3, "wall": 7, "lung": 40}, ["lung"])
     ("cases", "message"),
     [
         ([case(0)], "1 case is too few"),
-        ([case(0), case(1, mask=FLAT, image=FLAT.astype(np.int16))], "case box-1 has a grid of .12, 6, 12., too small"),
+        ([case(0), case(1, (12, 12))], "case box-1 has 2 axes and the segmenter takes 3"),
+        ([case(0), case(1, mask=np.zeros((1, 12, 12, 12), np.uint8))], "case box-1: its mask is empty"),
+        ([case(0), case(1, intensity_unit="mr")], "case box-1 is in 'mr'"),
         ([case(0), case(1, labels=OTHER_TABLE)], "case box-1: code 3 is atrium and chamber in the other cases"),
         ([case(0), case(1, mask=None)], "case box-1 has no mask"),
     ],
@@ -115,11 +137,6 @@ def test_cases_that_cannot_be_trained_on_are_named(cases, message, tmp_path):
     with pytest.raises(InputError, match=message):
         train_segmenter(cases, tmp_path / "run", SHORT, SCALE)
     assert not (tmp_path / "run").exists()
-
-
-def test_no_volume_is_refused():
-    with pytest.raises(InputError, match="no case to train the segmenter on"):
-        task(stage())
 
 
 @pytest.mark.parametrize(

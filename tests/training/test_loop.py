@@ -1,11 +1,12 @@
 import json
 import math
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cardiosynth.core.errors import InputError
@@ -101,7 +102,7 @@ def test_a_finished_run_returns_at_once(unbroken):
 
 def test_a_finished_run_may_be_given_more_steps(tmp_path):
     def record(settings):
-        return {**RECORD, "settings": {"training": settings.model_dump(mode="json")}}
+        return {"settings": {"training": settings.model_dump(mode="json")}, "code_version": f"0.{settings.steps}"}
 
     few = changed(steps=2, schedule="constant", keep_checkpoints=1)
     more = few.model_copy(update={"steps": 4, "log_every": 1})
@@ -109,6 +110,7 @@ def test_a_finished_run_may_be_given_more_steps(tmp_path):
     final = fit(Adversarial(), more, tmp_path, record(more))
     assert checkpoints(tmp_path) == [final]
     assert read_json(tmp_path / "config.json")["training"]["steps"] == 4
+    assert read_json(final / "record.json")["code_version"] == "0.4"
     straight = fit(Adversarial(), more, tmp_path / "straight", record(more))
     assert_same_files(final, straight)
 
@@ -129,6 +131,35 @@ def test_a_run_goes_on_with_its_own_settings_only(settings, record, parts, tmp_p
     for part in (str(tmp_path), *parts):
         assert part in str(error.value)
     assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_a_run_without_a_checkpoint_is_begun_anew(unbroken, tmp_path):
+    (tmp_path / "config.json").write_text('{"training": {"learning_rate": 5.0}}')
+    (tmp_path / "metrics.jsonl").write_text('{"step": 2, "maker/total": 7.0}\n')
+    final = fit(Adversarial(), SETTINGS, tmp_path, RECORD)
+    assert_same_files(final, unbroken[Adversarial])
+    for name in ("config.json", "metrics.jsonl"):
+        assert (tmp_path / name).read_bytes() == (unbroken[Adversarial].parent / name).read_bytes()
+
+
+def test_a_full_disk_is_told_and_the_last_whole_checkpoint_stays(unbroken, tmp_path, monkeypatch):
+    import safetensors.torch
+
+    def full(tensors, path):
+        raise safetensors.SafetensorError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(safetensors.torch, "save_file", lambda t, p: full(t, p) if "0010" in str(p) else save_file(t, p))
+        with pytest.raises(InputError, match=r"step-0000010 cannot be written .*No space left.* free space"):
+            fit(Denoising(), SETTINGS, tmp_path, RECORD)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["step-0000005"]
+    assert_same_files(fit(Denoising(), SETTINGS, tmp_path, RECORD), unbroken[Denoising])
+
+
+def test_outside_the_main_thread_signals_are_left_alone(unbroken, tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        final = pool.submit(fit, Denoising(), SETTINGS, tmp_path, RECORD).result()
+    assert_same_files(final, unbroken[Denoising])
 
 
 def test_a_gradient_that_is_not_finite_names_player_and_step(tmp_path):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from monai.inferers.inferer import SlidingWindowInferer
@@ -15,8 +16,7 @@ from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.core.labels import LabelTable
 from cardiosynth.core.store import latest_checkpoint, read_json
 from cardiosynth.segmentation.networks import Classes, build_segmenter, fast_memory_format
-from cardiosynth.segmentation.task import STAGE, SegmentationStage, stage_folder
-from cardiosynth.segmentation.volumes import model_image
+from cardiosynth.segmentation.task import STAGE, SegmentationStage, check_axes, stage_folder
 from cardiosynth.training.settings import uses_bfloat16
 from cardiosynth.training.state import load_weights
 
@@ -87,16 +87,27 @@ def predict_mask(segmenter: Segmenter, case: Case) -> Case:
     Raises:
         InputError: no image, one in another unit, or a slice where volumes are wanted.
     """
+    check_axes(case, segmenter.stage.network)
     image = model_image(case, segmenter.scale)
-    if image.ndim - 1 != segmenter.stage.network.spatial_dims:
-        raise InputError(
-            f"case {case.case_id} has {image.ndim - 1} axes and the segmenter takes "
-            f"{segmenter.stage.network.spatial_dims}; use one trained for it."
-        )
     classes = predict_logits(segmenter, image[None])[0].argmax(0, keepdim=True)
     mask = segmenter.classes.to_codes(classes.to(torch.uint8).cpu().numpy())
     provenance = {**case.provenance, "segmented_by": segmenter.fingerprint}
     return case.with_(mask=mask, labels=segmenter.labels, confidence=None, provenance=provenance)
+
+
+def model_image(case: Case, scale: IntensityScale) -> Float[Tensor, "1 *grid"]:
+    """Return the case's image in model units, float32.
+
+    Raises:
+        InputError: no image, or one in another unit than the network's.
+    """
+    if case.intensity_unit != scale.unit:
+        raise InputError(
+            f"case {case.case_id} is in '{case.intensity_unit}' and the segmenter takes '{scale.unit}'; use one that "
+            "was trained on that unit."
+        )
+    image = case.required_image()
+    return torch.from_numpy(scale.window_of(image).to_model(image.astype(np.float32)))
 
 
 @torch.inference_mode()

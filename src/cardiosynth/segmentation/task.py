@@ -8,20 +8,17 @@ import pydantic
 import torch
 from torch import Tensor, nn
 
+from cardiosynth import __version__
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.core.labels import LabelTable
 from cardiosynth.core.random import draw_int
+from cardiosynth.data.loader import CaseCache
+from cardiosynth.segmentation.augmentation import Augmentation
 from cardiosynth.segmentation.losses import cal_parts
-from cardiosynth.segmentation.networks import (
-    SegmenterSettings,
-    build_segmenter,
-    fast_memory_format,
-    target_classes,
-)
-from cardiosynth.segmentation.volumes import Augmentation, TrainingVolume, draw_crop, training_volume
+from cardiosynth.segmentation.networks import SegmenterSettings, build_segmenter, fast_memory_format, target_classes
 from cardiosynth.training.loop import Batch, Player, TrainingSettings, fit
 from cardiosynth.training.state import load_weights
 
@@ -34,7 +31,8 @@ class SegmentationStage(Settings):
     Attributes:
         network: its size.
         crop: voxels per axis of an example, and of the window it predicts with.
-        foreground: share of examples that are cut around a structure.
+        foreground: share of examples that are centered on a structure, each structure alike, so that thin ones are
+            met as often as large ones.
         augmentation: random changes of an example.
         confidence: whether confidence maps weigh the loss (CAL); False trains on synthetic voxels as on real ones.
         training: the loop's settings.
@@ -61,44 +59,42 @@ class SegmentationTask:
     """A segmenter as the loop trains it.
 
     Args:
-        volumes: what it learns from; each is drawn equally often.
-        network: from ``build_segmenter``.
+        cache: what it learns from, all with masks; each case is drawn equally often.
+        network: from ``build_segmenter``, for the target classes of the cache's label table.
         stage: how.
 
     Raises:
-        InputError: no volume, or one that is smaller than the crop.
+        InputError: cases with another number of axes than the network, or with other target structures.
     """
 
-    def __init__(self, volumes: Sequence[TrainingVolume], network: nn.Module, stage: SegmentationStage):
-        self.volumes, self.module, self.stage = volumes, network, stage
-        if not volumes:
-            raise InputError("there is no case to train the segmenter on; give a dataset with masks.")
-        for volume in volumes:
-            if len(volume.shape) != len(stage.crop) or any(
-                n < c for n, c in zip(volume.shape, stage.crop, strict=True)
-            ):
-                raise InputError(
-                    f"case {volume.case_id} has a grid of {volume.shape}, too small for crops of {stage.crop}; prepare "
-                    "it on a larger grid or set a smaller segmenter.crop."
-                )
+    def __init__(self, cache: CaseCache, network: nn.Module, stage: SegmentationStage):
+        self.cache, self.module, self.stage = cache, network, stage
+        self.classes = target_classes(cache.labels)
+        for case in cache.cases:
+            check_axes(case, stage.network)
+            check_structures(case, cache.labels)
 
     def players(self) -> list[Player]:
         """Return the one player."""
         return [Player(STAGE, list(self.module.parameters()), self._loss)]
 
     def batch(self, generators: Sequence[torch.Generator]) -> Batch:
-        """Return ``image``, ``classes`` and ``confidence``, each (b, 1, *crop)."""
+        """Return ``image`` (model units), ``classes`` and ``confidence``, each (b, 1, *crop)."""
         examples = [self._example(rng) for rng in generators]
         return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
 
     def _example(self, rng: torch.Generator) -> dict[str, Tensor]:
-        volume = self.volumes[draw_int(len(self.volumes), rng)]
-        where = draw_crop(volume, self.stage.crop, self.stage.foreground, rng)
-        image, classes = volume.image[where].float(), volume.classes[where]
-        weight = volume.confidence if self.stage.confidence else None
-        confidence = torch.ones_like(image) if weight is None else weight[where].float()
-        flips = self.stage.augmentation.flips(rng)
-        example = {"image": self.stage.augmentation.change(image, rng), "classes": classes, "confidence": confidence}
+        index, structures = draw_int(len(self.cache), rng), self.classes.codes[1:]
+        centered = float(torch.rand((), generator=rng)) < self.stage.foreground
+        codes = (structures[draw_int(len(structures), rng)],) if centered else ()
+        crop = self.cache.crop(index, self.stage.crop, rng, codes)
+        assert crop.mask is not None, "the cache was asked for masks"
+        example = {
+            "image": self.stage.augmentation.change(crop.image, rng),
+            "classes": torch.from_numpy(self.classes.from_codes(crop.mask.numpy())),
+            "confidence": crop.confidence,
+        }
+        flips = self.stage.augmentation.draw_flips(rng)
         return {name: value.flip(flips) for name, value in example.items()}
 
     def _loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -114,7 +110,6 @@ def train_segmenter(
     scale: IntensityScale,
     *,
     init: Path | None = None,
-    facts: dict[str, Any] | None = None,
     device: str = "cpu",
     label: str = "train segmenter",
 ) -> Path:
@@ -122,49 +117,61 @@ def train_segmenter(
 
     Args:
         cases: real and synthetic ones, all with masks of the same target structures. Those with a confidence map are
-            weighted by it.
-        run: the stage's folder, ``RUN/segmenter``.
+            weighted by it; in the others every voxel counts alike.
+        run: the run's folder; the stage is written to ``run/segmenter``.
         stage: how.
         scale: how it sees intensities.
         init: a segmenter's run or checkpoint, or a safetensors file, to start from (pre-train, then fine-tune).
-        facts: JSON-like facts for the record, e.g. which data it learned from.
         device: ``cpu`` or ``cuda``.
         label: what is being trained, for progress and messages.
 
     Returns:
-        The last checkpoint.
+        The last checkpoint. Its ``record.json`` holds ``stage``, ``settings`` (of the stage), ``labels``, ``classes``,
+        ``intensity``, ``cases``, ``licences`` of the data, ``init``, ``code_version``, and what the loop adds.
 
     Raises:
         InputError: fewer than two cases, cases that do not suit each other or the settings, weights that do not fit, or
             a run begun with other settings.
     """
-    if len(cases) < 2:
-        raise InputError(f"{len(cases)} case is too few to train a segmenter; give at least two with masks.")
-    labels = cases[0].labels
-    classes = target_classes(labels)
-    network = build_segmenter(stage.network, classes, stage.training.seed)
+    if not stage.confidence:
+        cases = [case.with_(confidence=None) for case in cases]
+    cache = CaseCache(cases, scale, needs_masks=True)
+    network = build_segmenter(stage.network, target_classes(cache.labels), stage.training.seed)
     started_from = None if init is None else load_weights(network, stage_folder(init))
-    volumes = []
-    for case in cases:
-        check_structures(case, labels)
-        volumes.append(training_volume(case, scale, classes))
-    task = SegmentationTask(volumes, network, stage)
-    facts = {**(facts or {}), "cases": len(cases), "init": started_from}
-    return fit(task, stage.training, run, segmenter_record(stage, labels, scale, facts), device=device, label=label)
+    task = SegmentationTask(cache, network, stage)
+    record = segmenter_record(cache, stage, scale, started_from)
+    return fit(task, stage.training, run / STAGE, record, device=device, label=label)
 
 
 def segmenter_record(
-    stage: SegmentationStage, labels: LabelTable, scale: IntensityScale, facts: dict[str, Any]
+    cache: CaseCache, stage: SegmentationStage, scale: IntensityScale, init: str | None = None
 ) -> dict[str, Any]:
     """Return what a segmenter's checkpoint says of itself."""
     return {
         "stage": STAGE,
         "settings": stage.model_dump(mode="json"),
-        "labels": labels.model_dump(mode="json"),
-        "classes": target_classes(labels).model_dump(mode="json"),
+        "labels": cache.labels.model_dump(mode="json"),
+        "classes": target_classes(cache.labels).model_dump(mode="json"),
         "intensity": scale.model_dump(mode="json"),
-        **facts,
+        "cases": list(cache.case_ids),
+        "licences": sorted({str(case.provenance.get("licence", "unknown")) for case in cache.cases}),
+        "init": init,
+        "code_version": __version__,
     }
+
+
+def check_axes(case: Case, network: SegmenterSettings) -> None:
+    """See that the network takes a case of this many axes.
+
+    Raises:
+        InputError: it does not.
+    """
+    axes = len(case.grid.shape)
+    if axes != network.spatial_dims:
+        raise InputError(
+            f"case {case.case_id} has {axes} axes and the segmenter takes {network.spatial_dims}; set "
+            f"segmenter.network.spatial_dims to {axes} and train one for it."
+        )
 
 
 def check_structures(case: Case, labels: LabelTable) -> None:

@@ -10,7 +10,8 @@ from cardiosynth.core.progress import Progress
 from cardiosynth.core.store import append_row, read_json, read_rows, write_json, write_text
 from cardiosynth.training.settings import MAY_CHANGE, TrainingSettings
 
-FREE = tuple(f".training.{name}" for name in MAY_CHANGE)
+FREE = (".code_version", *(f".training.{name}" for name in MAY_CHANGE))
+"""Ends of the keys that may differ when a run goes on: an update of the program must not end a long training."""
 
 
 def keep_config(run: Path, config: Mapping[str, Any], resumes: bool, writes: bool) -> None:
