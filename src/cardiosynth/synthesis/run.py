@@ -1,0 +1,147 @@
+"""Making many synthetic cases: case i is the same bits alone, in a shard or in a full run, before or after a stop."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cardiosynth.anatomy.masks import MaskSettings, make_masks
+from cardiosynth.anatomy.template import TemplateSettings, choose_template
+from cardiosynth.core.case import Case
+from cardiosynth.core.errors import InputError
+from cardiosynth.core.progress import Progress
+from cardiosynth.core.random import named_seed, numpy_generator
+from cardiosynth.core.store import fingerprint
+from cardiosynth.data.dataset import Dataset, DatasetWriter, read_dataset
+from cardiosynth.data.layout import manifest
+from cardiosynth.sampling.generator import Generator
+
+MADE_BY = ("checkpoints", "sampler")
+"""Provenance that all cases of one synthetic dataset share."""
+
+
+def synthetic_name(index: int) -> str:
+    """Return the name of the synthetic case with this index: ``synthetic-00007``."""
+    return f"synthetic-{index:05d}"
+
+
+def synthesize(
+    generator: Generator,
+    masks: Sequence[Case] | MaskSettings,
+    templates: Sequence[Case],
+    out: Path,
+    count: int,
+    seed: int,
+    shard: tuple[int, int] | None = None,
+    template_settings: TemplateSettings | None = None,
+) -> Dataset:
+    """Write synthetic cases 0 to ``count - 1`` to a dataset folder; those that are there already are kept.
+
+    Case i depends on (seed, i, masks, templates, generator) only. A larger ``count`` later adds cases.
+
+    Args:
+        generator: what makes an image for a mask and a template.
+        masks: reference masks, taken in turn; or how to make new ones from the templates' masks.
+        templates: image-mask pairs; a ``Dataset`` is read case by case.
+        out: dataset folder to write.
+        count: how many cases in all parts together.
+        seed: the run's seed.
+        shard: (i, n) makes cases i, i + n, ... only; all parts may share ``out``.
+        template_settings: how templates are chosen; at random by default.
+
+    Returns:
+        The dataset as far as it is made. Each case holds the image, the reference mask (target structures only) and
+        the confidence map; its row tells ``parents``, ``reference``, ``template``, ``seed``, ``sampling_seed`` (what
+        the generator was given), ``mask`` parameters, ``sampler``, ``checkpoints``, ``config`` and ``licence``.
+
+    Raises:
+        InputError: no mask or no suitable template, a case that the generator cannot use, or a folder made otherwise.
+    """
+    plan = _Plan(generator, masks, templates, seed, template_settings or TemplateSettings())
+    first, step = shard or (0, 1)
+    indices = range(first, count, step)
+    earlier = manifest(out) if out.exists() else {}
+    with DatasetWriter(out, plan.labels, name="synthetic", shard=shard, facts=plan.facts) as writer:
+        missing = [index for index in indices if not writer.has(synthetic_name(index))]
+        with Progress("synthesize", len(indices), len(indices) - len(missing)) as progress:
+            for index in missing:
+                case = plan.make(index)
+                _check_same_maker(case, earlier, out)
+                writer.write(case)
+                progress.update()
+    return read_dataset(out)
+
+
+class _Plan:
+    """Which mask, template and seed belong to each index."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        masks: Sequence[Case] | MaskSettings,
+        templates: Sequence[Case],
+        seed: int,
+        choice: TemplateSettings,
+    ):
+        if not isinstance(masks, MaskSettings):
+            masks = masks.with_masks() if isinstance(masks, Dataset) else [m for m in masks if m.mask is not None]
+        sources = templates if isinstance(masks, MaskSettings) else masks
+        if not len(sources):
+            raise InputError("there is no mask to synthesize an image for; give a dataset with labelsTr.")
+        self.generator, self.masks, self.templates, self.seed, self.choice = generator, masks, templates, seed, choice
+        self.labels = sources.labels if isinstance(sources, Dataset) else sources[0].labels
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What must be the same for all parts of a dataset, and after a stop."""
+        given = self.masks
+        masks = given.model_dump(mode="json") if isinstance(given, MaskSettings) else fingerprint(_names(given))
+        return {
+            "seed": self.seed,
+            "masks": masks,
+            "templates": fingerprint(_names(self.templates)),
+            "template_choice": self.choice.choice,
+        }
+
+    def make(self, index: int) -> Case:
+        """Return synthetic case number ``index``."""
+        mask = self._mask(index)
+        rng = numpy_generator(self.seed, "template", index)
+        template = choose_template(mask, self.templates, self.choice, rng)
+        # Masks are taken in turn: the same mask must not get the same noise twice.
+        sampling_seed = named_seed(self.seed, "synthesis", index)
+        made = self.generator.generate(mask, template, sampling_seed)
+        provenance = {
+            "parents": list(mask.provenance.get("parents", [mask.case_id])),
+            **made.provenance,
+            "reference": mask.case_id,
+            "template": template.case_id,
+            "seed": self.seed,
+            "sampling_seed": sampling_seed,
+            "mask": mask.provenance.get("mask"),
+            "config": fingerprint({**self.facts, "sampler": made.provenance.get("sampler")}),
+        }
+        return made.with_(
+            case_id=synthetic_name(index),
+            mask=mask.labels.only_targets(mask.required_mask()),
+            labels=mask.labels,
+            origin="synthetic",
+            provenance=provenance,
+        )
+
+    def _mask(self, index: int) -> Case:
+        if isinstance(self.masks, MaskSettings):
+            return next(make_masks(self.templates, 1, self.seed, self.masks, first=index))
+        return self.masks[index % len(self.masks)]
+
+
+def _names(cases: Sequence[Case]) -> list[str]:
+    return list(cases.case_ids) if isinstance(cases, Dataset) else [case.case_id for case in cases]
+
+
+def _check_same_maker(case: Case, earlier: Mapping[str, Mapping[str, Any]], out: Path) -> None:
+    for name, row in earlier.items():
+        for key in MADE_BY:
+            if fingerprint(row["provenance"].get(key)) != fingerprint(case.provenance.get(key)):
+                raise InputError(
+                    f"{out} holds {name}, made with other {key}; finish it with those or choose another folder."
+                )
