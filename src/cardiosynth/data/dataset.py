@@ -41,7 +41,8 @@ FINISHED = ".finished"
 READERS: dict[Part, Callable[[Path], Volume]] = {"image": read_image, "mask": read_mask, "confidence": read_confidence}
 
 
-class Dataset(Sequence[Case]):
+# Not Sequence[Case]: a run-time type checker would read a case from disk for every function that takes a Dataset.
+class Dataset(Sequence):
     """The cases of a folder, read from disk when asked for.
 
     Attributes:
@@ -67,6 +68,9 @@ class Dataset(Sequence[Case]):
 
     def __len__(self) -> int:
         return len(self.case_ids)
+
+    def __iter__(self) -> Iterator[Case]:
+        return (self.case(case_id) for case_id in self.case_ids)
 
     def __repr__(self) -> str:
         return f"Dataset({self.root}, {len(self)} cases of {self.intensity_unit})"

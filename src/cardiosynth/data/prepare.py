@@ -192,7 +192,7 @@ def _center_mm(case: Case, settings: PrepareSettings) -> np.ndarray:
 
 
 def _snapped(target: Grid, source: Grid) -> Grid:
-    """Return ``target`` shifted onto the voxels of ``source``, by half a voxel at most, where axes and spacing agree."""
+    """Return ``target`` shifted onto the voxels of ``source``, where axes and spacing agree."""
     n = len(source.shape)
     mapping = np.linalg.inv(source.affine) @ target.affine
     drift = np.abs(mapping[:n, :n] - np.eye(n)) @ np.array(target.shape)

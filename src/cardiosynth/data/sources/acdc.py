@@ -1,7 +1,7 @@
 """ACDC: short-axis cine MR of 150 patients, end-diastole and end-systole.
 
 Bernard et al., IEEE TMI 37(11), 2018, doi:10.1109/TMI.2018.2837502. Each ``patientNNN/`` holds the two annotated
-frames ``patientNNN_frameFF.nii.gz`` with ``..._gt.nii.gz``, and as downloaded also ``Info.cfg`` and the whole 4D series,
+frames ``patientNNN_frameFF.nii.gz`` with ``..._gt.nii.gz``, and as downloaded also ``Info.cfg`` and the 4D series,
 which has no annotation and is passed over.
 """
 

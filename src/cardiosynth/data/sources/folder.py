@@ -1,8 +1,8 @@
 """A folder of images and label masks as people keep them.
 
 Either ``images/CASE.nii.gz`` with ``labels/CASE.nii.gz``, or both side by side: ``CASE.nii.gz`` with
-``CASE_label.nii.gz`` (or ``_labels``, ``_mask``, ``_seg``, ``_gt``, ``.label``). An image without a mask is a case too, and
-so is a mask without an image. ``labels.json`` beside them says what the codes mean: ``{"left atrium": 1, "aorta": 2}``.
+``CASE_label.nii.gz`` (or ``_labels``, ``_mask``, ``_seg``, ``_gt``, ``.label``). An image without a mask is a case too,
+and so is a mask without an image. ``labels.json`` beside them names the codes: ``{"left atrium": 1, "aorta": 2}``.
 """
 
 import re
@@ -60,22 +60,27 @@ def _files(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     if not root.is_dir():
         raise InputError(f"{root} is not a folder; give the folder that holds the images.")
     if (root / "images").is_dir() or (root / "labels").is_dir():
-        return _named(root / "images", of_masks=False), _named(root / "labels", of_masks=True)
-    files = [path for path in sorted(root.iterdir()) if is_nifti(path)]
-    masks = [path for path in files if MASK_NAME.match(stem(path))]
-    return _by_name([p for p in files if p not in masks], False), _by_name(masks, True)
+        images = _by_name({path: stem(path).removesuffix("_0000") for path in _niftis(root / "images")})
+        return images, _by_name({path: _mask_name(path, images) for path in _niftis(root / "labels")})
+    files = _niftis(root)
+    masks = {path: match[1] for path in files if (match := MASK_NAME.match(stem(path)))}
+    return _by_name({p: stem(p).removesuffix("_0000") for p in files if p not in masks}), _by_name(masks)
 
 
-def _named(place: Path, of_masks: bool) -> dict[str, Path]:
-    return _by_name(sorted(filter(is_nifti, place.iterdir())) if place.is_dir() else [], of_masks)
+def _niftis(place: Path) -> list[Path]:
+    return sorted(filter(is_nifti, place.iterdir())) if place.is_dir() else []
 
 
-def _by_name(files: list[Path], of_masks: bool) -> dict[str, Path]:
+def _mask_name(path: Path, images: dict[str, Path]) -> str:
+    """Return the case of a file in ``labels/``: its own name, or that without an ending where an image has it."""
+    match = MASK_NAME.match(stem(path))
+    return match[1] if match and stem(path) not in images and match[1] in images else stem(path)
+
+
+def _by_name(names: dict[Path, str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in files:
-        match = MASK_NAME.match(stem(path)) if of_masks else None
-        name = match[1] if match else stem(path).removesuffix("_0000")
-        name = re.sub(r"[^\w.-]+", "-", name)
+    for path, wish in names.items():
+        name = re.sub(r"[^\w.-]+", "-", wish)
         if name in found:
             raise InputError(f"{found[name]} and {path} would both be the case '{name}'; rename one of them.")
         found[name] = path

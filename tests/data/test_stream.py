@@ -1,0 +1,51 @@
+from operator import length_hint
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cardiosynth.core.case import Case
+from cardiosynth.core.errors import InputError
+from cardiosynth.core.labels import label_table
+from cardiosynth.data.formats import write_nifti
+from cardiosynth.data.stream import CaseStream, read_pair
+
+TABLE = label_table({"heart": 1})
+
+
+def test_a_stream_goes_on_after_a_broken_case_and_knows_what_is_left():
+    def broken() -> Case:
+        raise InputError("the second is broken")
+
+    def whole() -> Case:
+        return Case(case_id="a", image=np.zeros((1, 2, 2, 2), np.int16), affine=np.eye(4))
+
+    stream = CaseStream([whole, broken, whole])
+    assert length_hint(stream) == 3
+    assert next(stream).case_id == "a"
+    with pytest.raises(InputError, match="second"):
+        next(stream)
+    assert [case.case_id for case in stream] == ["a"]
+    assert length_hint(stream) == 0
+
+
+def test_mr_that_is_taken_for_ct_is_refused_with_the_mend(tmp_path: Path):
+    path = tmp_path / "a.nii.gz"
+    write_nifti(path, np.arange(0, 4096, dtype=np.int16).reshape(1, 16, 16, 16), np.eye(4))
+    with pytest.raises(InputError, match=r"a\.nii\.gz: values from 0 to 4095 cannot be HU.*unit mr"):
+        read_pair("a", path, None, TABLE, "hu", {})
+    assert read_pair("a", path, None, TABLE, "mr", {}).intensity_unit == "mr"
+
+
+def test_a_code_without_a_name_is_refused_naming_the_file(tmp_path: Path):
+    path = tmp_path / "a.nii.gz"
+    write_nifti(path, np.full((1, 4, 4, 4), 7, np.uint8), np.eye(4))
+    with pytest.raises(InputError, match=r"a\.nii\.gz holds the code 7"):
+        read_pair("a", None, path, TABLE, "hu", {})
+
+
+def test_how_the_file_was_stored_is_recorded(tmp_path: Path):
+    write_nifti(tmp_path / "a.nii.gz", np.zeros((1, 4, 4, 4), np.int16), np.diag([-1.0, -1, 1, 1]))
+    case = read_pair("a", tmp_path / "a.nii.gz", None, TABLE, "hu", {"licence": "CC0"})
+    assert case.provenance["stored_as"]["axis_codes"] == "LPS"
+    assert case.provenance["licence"] == "CC0"
