@@ -83,14 +83,14 @@ def evaluate_heart(heart: Heart, fat_mm: float, lattice: Lattice, roughness: Rou
     cavity = outside(cavity, (aorta, 0.0))
     right = _right_ventricle(heart, axes) + coarse
     right = outside(right, (outer, 1.0), (aorta, 2.0), (pulmonary, 0.0))
+    # Gaps in mm leave room for the walls; where a grid cannot show them the chambers still do not overlap.
     left_atrium = _atrium(heart.left_atrium, axes) + 0.8 * fine
     left_atrium = outside(left_atrium, (outer, 1.2), (cavity, 1.2), (aorta, 2.2), (pulmonary, 2.2), (descending, 2.5))
     right_atrium = _atrium(heart.right_atrium, axes) + 0.9 * coarse
     right_atrium = outside(right_atrium, (right, 1.5), (left_atrium, 2.2), (aorta, 2.2), (outer, 1.5), (pulmonary, 2.0))
-    surface = _surface(outer, right, right_atrium, left_atrium, union(aorta, pulmonary))
-    rim = _fat_rim(
-        outer, right, right_atrium, left_atrium, union(aorta, pulmonary), vessels.superior_cava.distance(axes)
-    )
+    hull = (outer, right, right_atrium, left_atrium, union(aorta, pulmonary))
+    superior_cava = vessels.superior_cava.distance(axes)
+    rim = _fat_rim(*hull, superior_cava) - fat_mm + 1.5 * roughness.field("pericardium", 18.0, axes)
     return Chambers(
         lattice=lattice,
         left_ventricle=cavity,
@@ -102,11 +102,11 @@ def evaluate_heart(heart: Heart, fat_mm: float, lattice: Lattice, roughness: Rou
         aorta=aorta,
         pulmonary=pulmonary,
         descending_aorta=descending,
-        superior_cava=vessels.superior_cava.distance(axes),
+        superior_cava=superior_cava,
         inferior_cava=union(vessels.inferior_cava.distance(axes), vessels.coronary_sinus.distance(axes)),
         branches=_tubes(vessels.branches, axes),
-        surface=surface,
-        fat_rim=rim - fat_mm + 1.5 * roughness.field("pericardium", 18.0, axes),
+        surface=_surface(*hull),
+        fat_rim=rim,
     )
 
 
