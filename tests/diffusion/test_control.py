@@ -22,9 +22,7 @@ GRID = (8, 8, 8)
 
 def condition(seed=0, batch=2, grid=GRID):
     rng = generator(seed, "condition")
-    reference, template = (
-        torch.randint(0, 18, (batch, 1, *grid), generator=rng).to(torch.uint8) for _ in range(2)
-    )
+    reference, template = (torch.randint(0, 18, (batch, 1, *grid), generator=rng).to(torch.uint8) for _ in range(2))
     image = torch.rand((batch, 1, *grid), generator=rng)
     palettes = torch.stack([palette(i, m, CARDIAC_CT) for i, m in zip(image, template, strict=True)])
     return Condition(reference, template, image, palettes)

@@ -1,6 +1,7 @@
 """Solvers against exact solutions: a Gaussian mixture in one dimension, whose flow keeps every quantile."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -142,7 +143,7 @@ def gaussian_chain(process, points, mean, std):
     The posterior of x_s is the product of the prior N(alpha_s D, sigma_s^2) with the likelihood of x_t.
     """
     m, v = 0.0, 1.0
-    for t, s in zip(points[:-1], points[1:], strict=True):
+    for t, s in pairwise(points):
         alpha_t, sigma_t, alpha_s, sigma_s = (float(f(u)) for u in (t, s) for f in (process.alpha, process.sigma))
         gain = alpha_t * std**2 / (alpha_t**2 * std**2 + sigma_t**2)
         ratio = alpha_t / alpha_s
@@ -171,9 +172,7 @@ def gaussian_oracle(process, mean, std):
 def test_ancestral_mean_and_variance_in_closed_form(process, count):
     size, points = 400_000, times(count, "time", process)
     x = torch.randn(size, 1, generator=generator(0, "start"), dtype=torch.float64)
-    found = ddpm_ancestral(
-        gaussian_oracle(process, 0.4, 0.6), process, points, x, None, rng=generator(0, "ancestral")
-    )
+    found = ddpm_ancestral(gaussian_oracle(process, 0.4, 0.6), process, points, x, None, rng=generator(0, "ancestral"))
     mean, variance = gaussian_chain(process, points, 0.4, 0.6)
     assert abs(float(found.mean()) - mean) < 5 * math.sqrt(variance / size)
     assert abs(float(found.var()) - variance) < 5 * variance * math.sqrt(2 / size)

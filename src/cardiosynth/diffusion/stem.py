@@ -3,6 +3,8 @@
 They do not see the time, so they run once per case and their result is fed to the networks at every step.
 """
 
+from itertools import pairwise
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -52,18 +54,18 @@ class CompactStem(nn.Module):
         conv = nn.Conv3d if dims == 3 else nn.Conv2d
         widths = (num_channels(settings, labels) * compression**dims, *settings.stem_channels, settings.features)
         layers: list[nn.Module] = []
-        for index, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+        for index, (inputs, outputs) in enumerate(pairwise(widths)):
             layers += [nn.SiLU()] * (index > 0) + [conv(inputs, outputs, 3 if index else 1, padding=int(index > 0))]
         self.layers = nn.Sequential(*layers)
         self.concatenate = heads[0] > 0
         self.to_control = conv(settings.features, heads[1], 3, padding=1) if heads[1] else None
-        if self.to_control is not None:
-            nn.init.zeros_(self.to_control.weight)
-            nn.init.zeros_(self.to_control.bias)
+        for parameter in self.to_control.parameters() if self.to_control is not None else ():
+            nn.init.zeros_(parameter)
 
     def forward(self, condition: Condition) -> Float[Tensor, "b e *latent"]:
         """Return features to concatenate ++ features for the ControlNet."""
-        folded = Condition(*(fold(v, self.compression) for v in condition[:3]), condition.palette)
+        reference, template_mask, template_image = (fold(volume, self.compression) for volume in condition[:3])
+        folded = Condition(reference, template_mask, template_image, condition.palette)
         features = self.layers(raw_condition(folded, self.settings, self.labels, _dtype(condition.template_image)))
         parts = [features] if self.concatenate else []
         if self.to_control is not None:

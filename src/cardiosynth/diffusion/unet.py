@@ -16,6 +16,7 @@ from cardiosynth.core.labels import LabelTable
 from cardiosynth.diffusion.control import Condition, ConditionSettings
 from cardiosynth.diffusion.stem import build_stem, channels_last
 
+ENTRY = "conv_in.conv.weight"
 TIMESTEPS = 1000
 """The networks read t in [0, 1] as MONAI's timesteps 0..1000."""
 
@@ -93,16 +94,20 @@ class TemplateUNet(nn.Module):
         self.unet = DiffusionModelUNet(
             in_channels=latent_channels + self.concatenated, out_channels=latent_channels, **sizes
         )
-        nn.init.zeros_(self.unet.conv_in.conv.weight[:, latent_channels:])
-        self.control: ControlNet | None = None
+        with torch.no_grad():
+            self.unet.get_parameter(ENTRY)[:, latent_channels:] = 0
         self.stem: nn.Module | None = None
         if condition is not None:
-            self.stem = build_stem(condition, labels, compression, spatial_dims, (self.concatenated, self.controlled))
+            heads = (self.concatenated, self.controlled)
+            self.stem = build_stem(condition, labels, compression, spatial_dims, heads)
+        self.control: ControlNet | None = None
         if self.controlled:
             self.control = ControlNet(in_channels=latent_channels, conditioning_embedding_num_channels=(1, 1), **sizes)
             # Its own stem would be computed again at every step.
-            self.control.controlnet_cond_embedding = nn.Identity()
-        self.to(memory_format=channels_last(spatial_dims))
+            self.control.register_module("controlnet_cond_embedding", nn.Identity())
+        for parameter in self.parameters():
+            if parameter.ndim == spatial_dims + 2:
+                parameter.data = self._laid_out(parameter.data)
 
     def embed(self, condition: Condition) -> Float[Tensor, "b e *latent"]:
         """Return the embedding of a condition (Eq. 1), to be computed once per case.
@@ -127,8 +132,8 @@ class TemplateUNet(nn.Module):
             embedding: what ``embed`` returned; None for the unconditional network.
         """
         timesteps, seen = t * TIMESTEPS, x
-        if self.stem is None or embedding is None:
-            assert self.stem is None and embedding is None, "embedding and network do not belong together"
+        assert (self.stem is None) == (embedding is None), "embedding and network do not belong together"
+        if embedding is None:
             return self.unet(self._laid_out(x), timesteps)
         if self.concatenated:
             seen = torch.cat([x, embedding[:, : self.concatenated].to(x.dtype)], 1)
@@ -145,10 +150,6 @@ class TemplateUNet(nn.Module):
     def _laid_out(self, x: Tensor) -> Tensor:
         return x.contiguous(memory_format=channels_last(self.spatial_dims))
 
-    def unet_parameters(self) -> list[nn.Parameter]:
-        """Return the U-Net's parameters, for freezing."""
-        return list(self.unet.parameters())
-
 
 def inherit(module: TemplateUNet, unconditional: Mapping[str, Tensor], origin: Path) -> None:
     """Start a conditional network from the weights of an unconditional one.
@@ -159,19 +160,18 @@ def inherit(module: TemplateUNet, unconditional: Mapping[str, Tensor], origin: P
     Raises:
         InputError: naming ``origin``, where the weights belong to a network of another size.
     """
-    entry = "conv_in.conv.weight"
     given = {name.removeprefix("unet."): value for name, value in unconditional.items()}
     own = module.unet.state_dict()
-    if given.keys() != own.keys() or given[entry].shape[1] != module.latent_channels:
+    if given.keys() != own.keys() or given[ENTRY].shape[1] != module.latent_channels:
         raise InputError(f"{origin} holds the weights of another network; use its denoiser settings.")
-    wider = own[entry].clone()
-    wider[:, : module.latent_channels] = given[entry]
-    given = {**given, entry: wider}
+    wider = own[ENTRY].clone()
+    wider[:, : module.latent_channels] = given[ENTRY]
+    given = {**given, ENTRY: wider}
     if any(given[name].shape != own[name].shape for name in own):
         raise InputError(f"{origin} holds a U-Net of another size; use its denoiser settings.")
     module.unet.load_state_dict(given)
     if module.control is not None:
         copied = module.control.state_dict()
         for name in copied.keys() & given.keys():
-            copied[name] = given[name][:, : module.latent_channels] if name == entry else given[name]
+            copied[name] = given[name][:, : module.latent_channels] if name == ENTRY else given[name]
         module.control.load_state_dict(copied)

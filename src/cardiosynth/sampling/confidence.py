@@ -27,14 +27,14 @@ class ConfidenceSettings(Settings):
 
     Attributes:
         interval: k, every k-th step is decoded, from the first on.
-        decode: ``x0`` decodes the predicted data; ``zt`` the noisy state, as printed (measured: worthless, because
+        decoded: ``x0`` decodes the predicted data; ``noisy`` the state itself, as printed (measured: worthless, because
             noisy latents are outside the decoder's range).
         box: side in voxels of the cube over which the standard deviation is averaged; 1 for none.
         percentiles: of the standard deviation over the case; they become confidence 1 and 0.
     """
 
     interval: int = pydantic.Field(default=2, ge=1)
-    decode: Literal["x0", "zt"] = "x0"
+    decoded: Literal["x0", "noisy"] = "x0"
     box: int = pydantic.Field(default=3, ge=1)
     percentiles: tuple[float, float] = (1.0, 99.0)
 
@@ -89,7 +89,7 @@ class SkipSamplingVariance:
         """See one solver step of a single case, (1, c, *latent)."""
         assert len(x) == 1, "a confidence map belongs to one case"
         if step % self._settings.interval == 0:
-            self._dispersion.add(self._decode((denoised if self._settings.decode == "x0" else x)[0]))
+            self._dispersion.add(self._decode((denoised if self._settings.decoded == "x0" else x)[0]))
 
     def confidence(self) -> tuple[Float[np.ndarray, "1 *grid"], dict[str, float | int | str]]:
         """Return the map in [0, 1], float32, and the constants that made it, for the case's provenance."""
@@ -97,7 +97,7 @@ class SkipSamplingVariance:
         confidence, (low, high) = normalized_confidence(spread, self._settings.percentiles)
         facts = {
             "images": self._dispersion.count, "divisor": self._dispersion.count - 1,
-            "interval": self._settings.interval, "decode": self._settings.decode, "box": self._settings.box,
+            "interval": self._settings.interval, "decoded": self._settings.decoded, "box": self._settings.box,
             "std_at_confidence_1": low, "std_at_confidence_0": high,
         }  # fmt: skip
         return confidence, facts

@@ -160,9 +160,7 @@ def _steps(process: Process, times: Times):
         yield step, times[step], levels[step], levels[step + 1]
 
 
-def _denoised(
-    denoiser: Denoiser, step: int, t: Tensor, x: Tensor, condition: Any, callback: Callback | None
-) -> Tensor:
+def _denoised(denoiser: Denoiser, step: int, t: Tensor, x: Tensor, condition: Any, callback: Callback | None) -> Tensor:
     denoised = denoiser(x, t.to(x), condition)
     if callback is not None:
         callback(step, x, t, denoised)

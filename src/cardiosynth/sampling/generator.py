@@ -1,0 +1,281 @@
+"""The Generator contract, and StructDiff behind it: a mask and a template in, an annotated synthetic Case out."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cardiosynth.autoencoder.codec import Codec, load_codec
+from cardiosynth.autoencoder.task import AutoencoderStage, train_autoencoder
+from cardiosynth.core.case import Case
+from cardiosynth.core.config import Settings, parse_settings
+from cardiosynth.core.errors import InputError
+from cardiosynth.core.intensity import IntensityScale, Window, rounded_image
+from cardiosynth.core.random import generator
+from cardiosynth.core.store import read_json
+from cardiosynth.data.dataset import Dataset
+from cardiosynth.diffusion.control import Condition, palette
+from cardiosynth.diffusion.denoiser import NetworkDenoiser
+from cardiosynth.diffusion.process import build_process
+from cardiosynth.diffusion.stages import (
+    ControlStage,
+    DiffusionStage,
+    load_control,
+    recorded_statistics,
+    train_control,
+    train_diffusion,
+)
+from cardiosynth.diffusion.unet import TemplateUNet
+from cardiosynth.sampling.confidence import SkipSamplingVariance
+from cardiosynth.sampling.sampler import SamplerSettings, draw_latent
+from cardiosynth.training.settings import uses_bfloat16
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """What FCaS and every method compared with it answers to."""
+
+    def fit(self, cases: Dataset, run: Path) -> None:
+        """Learn from annotated cases; checkpoints go to ``run``. Called again after a stop, it goes on."""
+        ...
+
+    def generate(self, mask: Case, template: Case, seed: int) -> Case:
+        """Return a synthetic case that shows ``mask``, in the manner of ``template``."""
+        ...
+
+
+class StructDiffModel:
+    """The trained networks of a run and what they expect.
+
+    Args:
+        codec: with the latent statistics of the diffusion stages.
+        network: the conditional denoiser, frozen.
+        first: settings of the first diffusion stage (process, prediction).
+        record: of the control checkpoint.
+    """
+
+    def __init__(self, codec: Codec, network: TemplateUNet, first: DiffusionStage, record: Mapping[str, Any]):
+        self.codec, self.network, self.first, self.record = codec, network, first, record
+        self.process = build_process(first.process)
+        self.labels, self.shape = network.labels, tuple(record["grid"]["shape"])
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Return the fingerprints of the checkpoints, by stage."""
+        return {
+            "autoencoder": self.codec.fingerprint,
+            "diffusion": self.record["diffusion"],
+            "control": self.record["fingerprint"],
+        }
+
+
+def load_model(run: Path, device: str = "cpu", autoencoder: Path | None = None) -> StructDiffModel:
+    """Load the networks of a run: ``run/autoencoder`` and ``run/control``.
+
+    Args:
+        run: the model's folder.
+        device: cpu or cuda.
+        autoencoder: run whose autoencoder is used, where not this one.
+
+    Raises:
+        InputError: a stage is missing, or was trained with another autoencoder.
+    """
+    codec = load_codec(autoencoder or run, device)
+    network, first, record = load_control(run, codec, device)
+    return StructDiffModel(codec.with_statistics(recorded_statistics(record, run)), network, first, record)
+
+
+class StructDiffStages(Settings):
+    """What is trained: the three stages and how they see intensities."""
+
+    intensity: IntensityScale = IntensityScale()
+    autoencoder: AutoencoderStage = AutoencoderStage()
+    diffusion: DiffusionStage = DiffusionStage()
+    control: ControlStage = ControlStage()
+
+
+class StructDiffGenerator:
+    """FCaS's generator: latent diffusion, told of mask and template, with a confidence map.
+
+    Args:
+        stages: how ``fit`` trains.
+        sampler: how latents are drawn.
+        device: cpu or cuda.
+        model: the trained networks; without them ``fit`` comes first.
+    """
+
+    def __init__(
+        self,
+        stages: StructDiffStages,
+        sampler: SamplerSettings,
+        device: str = "cpu",
+        model: StructDiffModel | None = None,
+    ):
+        self.stages, self.sampler, self.device = stages, sampler, device
+        self._model = model
+
+    @property
+    def model(self) -> StructDiffModel:
+        """The trained networks.
+
+        Raises:
+            InputError: there are none yet.
+        """
+        if self._model is None:
+            raise InputError("this generator is not trained; call fit(cases, run), or load_generator(run).")
+        return self._model
+
+    def fit(self, cases: Dataset, run: Path) -> None:
+        """Train autoencoder, diffusion and control on ``cases``, as far as ``run`` does not hold them, and load them.
+
+        Raises:
+            InputError: too few cases, cases that do not suit, or a run begun otherwise.
+        """
+        train_autoencoder(cases.with_images(), run, self.stages.autoencoder, self.stages.intensity, device=self.device)
+        train_diffusion(cases, run, self.stages.diffusion, device=self.device)
+        train_control(cases, run, self.stages.control, device=self.device)
+        self._model = load_model(run, self.device)
+
+    def generate(self, mask: Case, template: Case, seed: int) -> Case:
+        """Return a synthetic case for a reference mask and a template pair.
+
+        The noise is a function of ``seed`` and the mask's name alone, so a case is the same bits in any order.
+
+        Args:
+            mask: holds the reference mask; its surroundings are left out, they come from the template.
+            template: image and mask, in the model's unit.
+            seed: the run's seed.
+
+        Returns:
+            Image in the template's unit (HU as int16, MR as float32), the targets of the mask, confidence, and what
+            made it. Affine and labels are the mask's.
+
+        Raises:
+            InputError: a mask or image is missing, or is on another grid, of another unit or of other labels than
+                the model was trained with.
+        """
+        self._check(mask)
+        self._check(template)
+        window = self.model.codec.window_of(template)
+        ssv = self._watcher(window)
+        rng = generator(seed, "sampling", mask.case_id)
+        image = self._decode(self._latent(self._condition(mask, template, window), rng, ssv)[0], window)
+        confidence, facts = ssv.confidence() if ssv is not None else (None, None)
+        return Case(
+            case_id=f"synthetic-{mask.case_id}",
+            image=rounded_image(image) if template.intensity_unit == "hu" else image.astype(np.float32),
+            affine=mask.affine,
+            mask=self.model.labels.only_targets(mask.required_mask()),
+            confidence=confidence,
+            labels=mask.labels,
+            intensity_unit=template.intensity_unit,
+            spacing_known=mask.spacing_known,
+            origin="synthetic",
+            provenance=self._provenance(mask, template, seed, facts),
+        )
+
+    def _condition(self, mask: Case, template: Case, window: Window) -> Condition:
+        image = torch.from_numpy(window.to_model(template.required_image().astype(np.float32)))
+        codes = torch.from_numpy(np.ascontiguousarray(template.required_mask()))
+        reference = torch.from_numpy(np.ascontiguousarray(mask.required_mask()))
+        table = palette(image, codes, self.model.labels)
+        device = self.model.codec.device
+        return Condition(*(v[None].to(device) for v in (reference, codes, image, table)))
+
+    @torch.no_grad()
+    def _latent(self, condition: Condition, rng: torch.Generator, ssv: SkipSamplingVariance | None) -> Tensor:
+        model = self.model
+        shape = (1, model.codec.latent_channels, *model.codec.latent_shape(model.shape))
+        noise = torch.randn(shape, generator=rng).to(model.codec.device)
+        with self._autocast():
+            embedding = model.network.embed(condition)
+        denoiser = NetworkDenoiser(self._predict, model.process, model.first.prediction, self.sampler.clamp)
+        return draw_latent(self.sampler, denoiser, model.process, noise, embedding, rng=rng, callback=ssv)
+
+    def _predict(self, x: Tensor, t: Tensor, embedding: Tensor) -> Tensor:
+        with self._autocast():
+            return self.model.network(x, t, embedding)
+
+    def _decode(self, latent: Tensor, window: Window) -> np.ndarray:
+        with self._autocast():
+            return self.model.codec.decode(latent, window)
+
+    def _autocast(self):
+        device = self.model.codec.device
+        return torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(self.sampler.precision, device))
+
+    def _watcher(self, window: Window) -> SkipSamplingVariance | None:
+        settings = self.sampler.confidence
+        return None if settings is None else SkipSamplingVariance(settings, lambda z: self._decode(z, window))
+
+    def _provenance(self, mask: Case, template: Case, seed: int, facts: Mapping[str, Any] | None) -> dict[str, Any]:
+        kept = {key: mask.provenance[key] for key in ("mask",) if key in mask.provenance}
+        kept |= {key: template.provenance[key] for key in ("acquisition",) if key in template.provenance}
+        licences = {str(c.provenance["licence"]) for c in (mask, template) if "licence" in c.provenance}
+        return {
+            "parents": list(mask.provenance.get("parents", [mask.case_id])),
+            "reference": mask.case_id,
+            "template": template.case_id,
+            "seed": seed,
+            "sampler": self.sampler.model_dump(mode="json"),
+            "checkpoints": self.model.fingerprints,
+            "confidence": dict(facts) if facts is not None else None,
+            "licence": "; ".join(sorted(licences | set(self.model.record["licences"]))) or "unknown",
+            **kept,
+        }
+
+    def _check(self, case: Case) -> None:
+        shape = case.required_mask().shape[1:]
+        if shape != self.model.shape:
+            wanted = " ".join(map(str, self.model.shape))
+            raise InputError(
+                f"case {case.case_id} has a grid of {shape} and the model was trained on {self.model.shape}; "
+                f"run cardiosynth prepare with --shape {wanted} first."
+            )
+        known = {label.code: label.name for label in self.model.labels}
+        names = {label.code: label.name for label in case.labels}
+        for code in np.unique(case.required_mask()).tolist():
+            if code and known.get(code) != names[code]:
+                raise InputError(
+                    f"case {case.case_id}: code {code} is {names[code]} and the model learned it as "
+                    f"{known.get(code, 'nothing')}; relabel the mask to the model's label table."
+                )
+
+
+def load_generator(
+    run: Path, device: str = "cpu", sampler: SamplerSettings | None = None, autoencoder: Path | None = None
+) -> StructDiffGenerator:
+    """Load the generator of a run from its checkpoints.
+
+    Args:
+        run: the model's folder, with ``autoencoder/`` and ``control/``.
+        device: cpu or cuda.
+        sampler: how latents are drawn; by default as the run's recipe says.
+        autoencoder: run whose autoencoder is used, where not this one.
+
+    Raises:
+        InputError: a stage is missing, damaged, or belongs to another autoencoder.
+    """
+    run = Path(run)
+    model = load_model(run, device, autoencoder)
+    return StructDiffGenerator(recorded_stages(model), sampler or recorded_sampler(run), device, model)
+
+
+def recorded_stages(model: StructDiffModel) -> StructDiffStages:
+    """Return the settings that the networks were trained with, from their records."""
+    return StructDiffStages(
+        intensity=model.codec.scale,
+        autoencoder=parse_settings(AutoencoderStage, model.codec.record["settings"], "the autoencoder's record"),
+        diffusion=model.first,
+        control=parse_settings(ControlStage, model.record["settings"], "the control stage's record"),
+    )
+
+
+def recorded_sampler(run: Path) -> SamplerSettings:
+    """Return the sampler of the run's ``recipe.json``, or the default one where the run has no recipe."""
+    recipe = run / "recipe.json"
+    given = read_json(recipe).get("sampler") if recipe.exists() else None
+    return SamplerSettings() if given is None else parse_settings(SamplerSettings, given, str(recipe))
