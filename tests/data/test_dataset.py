@@ -124,12 +124,13 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path):
     assert len(read_dataset(tmp_path)) == 2, "what is there can be read meanwhile"
     with (tmp_path / "manifest.jsonl").open("a") as file:
         file.write('{"case_id": "case-2", "ori')
-    (tmp_path / "labelsTr" / "case-1.nii.gz").unlink()
+    (tmp_path / "labelsTr" / "case-1.nii.gz").rename(tmp_path / "labelsTr" / ".partial-0-case-1.nii.gz")
     with DatasetWriter(tmp_path, TABLE) as writer:
         assert [writer.has(f"case-{i}") for i in range(3)] == [True, False, False]
         for index in (1, 2):
             writer.write(make_case(index))
     assert len(read_dataset(tmp_path)) == 3
+    assert not list(tmp_path.rglob(".partial*"))
     assert len(read_rows(tmp_path / "manifest.jsonl")) == 4
     assert_equal(read_dataset(tmp_path)[2], make_case(2))
 
@@ -224,6 +225,12 @@ def test_a_plain_nnu_net_folder_is_a_dataset(tmp_path: Path):
     assert case.grid.axis_codes == "RAS"
     assert [label.name for label in case.labels] == ["left_ventricle", "aorta"]
     assert isinstance(dataset.labels, LabelTable)
+
+
+def test_hidden_files_are_no_cases(tmp_path: Path):
+    root = plain_folder(tmp_path, {"background": 0, "heart": 1, "aorta": 2})
+    (root / "imagesTr" / "._heart_000_0000.nii.gz").write_bytes(b"a double that macOS makes")
+    assert read_dataset(root).case_ids == ("heart_000", "heart_001")
 
 
 def test_the_older_way_to_list_labels_is_understood(tmp_path: Path):

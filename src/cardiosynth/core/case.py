@@ -134,7 +134,7 @@ class Case:
             )
 
     def _check_confidence(self, confidence: np.ndarray) -> None:
-        if confidence.shape[1:] != self.grid.shape or confidence.dtype != np.float32:
+        if confidence.shape != (1, *self.grid.shape) or confidence.dtype != np.float32:
             raise InputError(f"case {self.case_id}: the confidence map must be float32 on the image's grid.")
         if not (confidence.min() >= 0 and confidence.max() <= 1):
             raise InputError(f"case {self.case_id}: the confidence map leaves [0, 1].")

@@ -71,7 +71,10 @@ def with_overrides(base: S, overrides: Iterable[str] = (), file: Path | None = N
         key, equals, text = override.partition("=")
         if not equals:
             raise InputError(f"--set {override}: write it as key=value, e.g. --set diffusion.optimizer.steps=100.")
-        nested: Any = parse_value(text)
+        try:
+            nested: Any = parse_value(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {override}: '{text}' is not valid YAML; mend the brackets or quotes.") from error
         for part in reversed(key.strip().split(".")):
             nested = {part: nested}
         _merge(values, nested, f"--set {override}")
@@ -85,7 +88,7 @@ def parse_settings(cls: type[S], values: Mapping[str, Any], origin: str) -> S:
         InputError: naming ``origin``, the key and what is wrong with it.
     """
     try:
-        return cls.model_validate_json(json.dumps(values), strict=True)
+        return cls.model_validate_json(json.dumps(values, default=str), strict=True)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pydantic
 
-from cardiosynth.core.config import Settings
+from cardiosynth.core.config import Settings, parse_settings
 from cardiosynth.core.errors import InputError, suggest
 
 Role = Literal["target", "surrounding"]
@@ -117,17 +117,20 @@ def label_table(names: Mapping[str, int], surroundings: Iterable[str] = ()) -> L
 
     Structures that the default cardiac table knows keep its color, role and number of components, so that a
     structure looks the same everywhere. Code 0 (background) is passed over.
+
+    Raises:
+        InputError: two structures of one name or code, a code beyond 1..255, or a name without a letter.
     """
     outer = {normalized_name(name) for name in surroundings}
     known = {label.name: label for label in CARDIAC_CT}
-    labels = []
+    labels: list[dict[str, Any]] = []
     for index, (name, code) in enumerate((n, c) for n, c in names.items() if c != 0):
         key = normalized_name(name)
         color = known[key].color if key in known else PALETTE[index % len(PALETTE)]
         role: Role = "surrounding" if key in outer or (key in known and known[key].role != "target") else "target"
         components = known[key].components if key in known else None
-        labels.append(Label(name=key, code=code, role=role, color=color, components=components))
-    return LabelTable(labels=tuple(labels))
+        labels.append({"name": key, "code": code, "role": role, "color": color, "components": components})
+    return parse_settings(LabelTable, {"labels": labels}, "the label table")
 
 
 def relabel(mask: np.ndarray, source: LabelTable, target: LabelTable) -> tuple[np.ndarray, list[str]]:

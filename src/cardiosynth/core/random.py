@@ -14,7 +14,8 @@ import torch
 
 def named_seed(seed: int, *names: str | int) -> int:
     """Return the 63-bit seed that belongs to ``names`` under the run's ``seed``."""
-    digest = hashlib.sha256(repr((int(seed), *names)).encode()).digest()
+    plain = tuple(name if isinstance(name, str) else int(name) for name in names)  # NumPy's integers print otherwise
+    digest = hashlib.sha256(repr((int(seed), *plain)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 

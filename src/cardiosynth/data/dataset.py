@@ -15,7 +15,7 @@ from cardiosynth import __version__
 from cardiosynth.core.case import Case, IntensityUnit
 from cardiosynth.core.errors import InputError, suggest
 from cardiosynth.core.labels import LabelTable
-from cardiosynth.core.store import append_row, file_sha256, fingerprint, write_text
+from cardiosynth.core.store import append_row, file_sha256, fingerprint, remove_partial, write_text
 from cardiosynth.data.card import dataset_card
 from cardiosynth.data.description import (
     COMPLETE,
@@ -200,6 +200,9 @@ class DatasetWriter:
         self._unit: IntensityUnit | None = None
 
     def __enter__(self) -> "DatasetWriter":
+        if self.shard == "full":
+            for folder, _ in FOLDERS.values():
+                remove_partial(self.root / folder)
         self._rows = manifest(self.root)
         if (self.root / COMPLETE).exists() and not self._rows:
             raise InputError(f"{self.root} holds a dataset that cardiosynth did not write; choose another folder.")

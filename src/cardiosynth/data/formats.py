@@ -52,8 +52,8 @@ class Volume:
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether the name ends like a NIfTI file's."""
-    return path.name.lower().endswith(ENDINGS)
+    """Whether the name ends like a NIfTI file's; hidden files (half-written, or macOS's doubles) are passed over."""
+    return path.name.lower().endswith(ENDINGS) and not path.name.startswith(".")
 
 
 def stem(path: Path) -> str:
@@ -163,7 +163,7 @@ def write_nifti(
 def _load(path: Path) -> tuple[Nifti1Header, np.ndarray]:
     if not path.is_file():
         raise InputError(f"{path} does not exist; check the path.")
-    if not is_nifti(path):
+    if not path.name.lower().endswith(ENDINGS):
         raise InputError(f"{path} is not NIfTI; convert it to .nii.gz first.")
     try:
         image = nib.load(path)  # pyright: ignore[reportPrivateImportUsage]

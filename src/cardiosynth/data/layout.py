@@ -11,7 +11,7 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import rounded_image
 from cardiosynth.core.labels import LabelTable
 from cardiosynth.core.store import read_rows
-from cardiosynth.data.formats import Volume, stem
+from cardiosynth.data.formats import Volume, is_nifti, stem
 
 Part = Literal["image", "mask", "confidence"]
 FOLDERS: dict[Part, tuple[str, str]] = {
@@ -71,7 +71,8 @@ def case_names(root: Path, ending: str) -> set[str]:
     names = set()
     for folder, suffix in FOLDERS.values():
         for path in (root / folder).glob(f"*{suffix}{ending}"):
-            names.add(stem(path).removesuffix(suffix))
+            if is_nifti(path):
+                names.add(stem(path).removesuffix(suffix))
     return names
 
 
