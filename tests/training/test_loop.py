@@ -196,6 +196,15 @@ def test_a_signal_lets_the_step_finish_and_be_saved(number, unbroken, tmp_path):
     assert_same_files(final, unbroken[Denoising])
 
 
+def test_a_signal_after_the_last_step_is_not_lost(unbroken, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            Denoising(), SETTINGS, tmp_path, RECORD,
+            on_checkpoint=lambda step: signal.raise_signal(signal.SIGINT) if step == 12 else None,
+        )  # fmt: skip
+    assert_same_files(checkpoints(tmp_path)[-1], unbroken[Denoising])
+
+
 def test_a_second_interrupt_is_obeyed_at_once(tmp_path):
     class Impatient(Denoising):
         def loss(self, batch):

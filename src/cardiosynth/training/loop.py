@@ -8,7 +8,7 @@ for dropout and batch statistics.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -131,7 +131,7 @@ def fit(
                 if on_checkpoint is not None and processes.writes:
                     on_checkpoint(state.step)
                 module.train()
-            if asked and state.step < settings.steps:
+            if asked:
                 raise stopped(asked, label, state.step, settings.steps)
     assert newest is not None, "there is nothing to do before step 1"
     return newest
@@ -190,6 +190,6 @@ def _save(
     return checkpoints(run)[-1]
 
 
-def _forked_generators(device: torch.device):
+def _forked_generators(device: torch.device) -> AbstractContextManager[None]:
     # The caller's global generators are given back as they were.
     return torch.random.fork_rng([device] if device.type == "cuda" else [])

@@ -1,5 +1,6 @@
 """How long, how fast and how exactly a network is trained: the same settings for every stage."""
 
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +58,7 @@ def uses_bfloat16(precision: Precision, device: torch.device) -> bool:
     return precision == "bf16"
 
 
+@cache
 def _processor_has_bfloat16(facts: Path = Path("/proc/cpuinfo")) -> bool:
     # Torch's own question is private and changes between releases. Without these instructions bfloat16 is emulated,
     # slower than float32.

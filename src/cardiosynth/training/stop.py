@@ -11,7 +11,8 @@ from cardiosynth.core.progress import say
 class StopRequest:
     """Remembers that the process was asked to stop. Use as a context manager; inert outside the main thread.
 
-    A second SIGINT (Ctrl-C twice) interrupts at once. A second SIGTERM does not: launchers send several.
+    A second SIGINT (Ctrl-C twice) interrupts at once. A second SIGTERM does not: launchers send several. A signal that
+    nobody acted on inside the block is sent again after it.
 
     Attributes:
         signal: number of the signal that came, 0 before.
@@ -27,10 +28,12 @@ class StopRequest:
                 self._before[number] = signal.signal(number, self._remember)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._before.items():
             # None stands for a handler that was not set from Python and cannot be set from here.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if self.signal and kind is None:
+            signal.raise_signal(self.signal)
 
     def _remember(self, number: int, _: FrameType | None) -> None:
         if number == self.signal == signal.SIGINT:
