@@ -59,7 +59,7 @@ def synthesize(
     plan = _Plan(generator, masks, templates, seed, template_settings or TemplateSettings())
     first, step = shard or (0, 1)
     indices = range(first, count, step)
-    earlier = manifest(out) if out.exists() else {}
+    earlier = manifest(out)
     with DatasetWriter(out, plan.labels, name="synthetic", shard=shard, facts=plan.facts) as writer:
         missing = [index for index in indices if not writer.has(synthetic_name(index))]
         with Progress("synthesize", len(indices), len(indices) - len(missing)) as progress:
@@ -117,7 +117,7 @@ class _Plan:
             "template": template.case_id,
             "seed": self.seed,
             "sampling_seed": sampling_seed,
-            "mask": mask.provenance.get("mask"),
+            **({"mask": mask.provenance["mask"]} if "mask" in mask.provenance else {}),
             "config": fingerprint({**self.facts, "sampler": made.provenance.get("sampler")}),
         }
         return made.with_(
@@ -139,7 +139,8 @@ def _names(cases: Sequence[Case]) -> list[str]:
 
 
 def _check_same_maker(case: Case, earlier: Mapping[str, Mapping[str, Any]], out: Path) -> None:
-    for name, row in earlier.items():
+    # All earlier cases share one maker, for each was checked: the first stands for them.
+    for name, row in list(earlier.items())[:1]:
         for key in MADE_BY:
             if fingerprint(row["provenance"].get(key)) != fingerprint(case.provenance.get(key)):
                 raise InputError(

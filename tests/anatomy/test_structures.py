@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from cardiosynth.anatomy.deform import pull_back
+from cardiosynth.anatomy.structures import closing, joined, max_pool, thin_structure, volume_keeping_share
+from cardiosynth.metrics.topology import components
+
+from .test_deform import deformation, field
+
+
+def random_mask(seed=0, shape=(12, 13, 14)):
+    return np.random.default_rng(seed).random(shape) < 0.3
+
+
+def helix(n=40, radius=10.0):
+    """A one-voxel-wide, connected vessel."""
+    t = np.linspace(0, 3 * np.pi, 2000)
+    points = np.stack([n / 2 + radius * np.cos(t), n / 2 + radius * np.sin(t), 6 + t * 2.8], -1)
+    inside = np.zeros((n,) * 3, bool)
+    inside[tuple(np.rint(points).astype(int).T)] = True
+    return inside
+
+
+@pytest.mark.parametrize("shape", [(12, 13), (12, 13, 14)])
+def test_closing_is_extensive_idempotent_and_what_scipy_says_inside(shape):
+    inside = random_mask(shape=shape)
+    closed = closing(inside)
+    assert (closed >= inside).all()
+    np.testing.assert_array_equal(closing(closed), closed)
+    wide = np.pad(inside, 3)
+    expected = ndimage.binary_closing(wide, np.ones((2,) * len(shape)))
+    np.testing.assert_array_equal(closed, expected[(slice(3, -3),) * len(shape)])
+
+
+def test_closing_fills_a_gap_of_one_voxel_and_moves_nothing():
+    inside = np.zeros((9, 5, 5), bool)
+    inside[:4, 2, 2] = inside[5:, 2, 2] = True
+    closed = closing(inside)
+    assert closed.sum() == 9
+    assert closed[:, 2, 2].all()
+
+
+def test_max_pooling_thickens_a_line_to_four_voxels():
+    inside = np.zeros((6, 6, 9), bool)
+    inside[3, 3] = True
+    assert max_pool(inside).sum() == 4 * 9
+    assert max_pool(inside)[2:4, 2:4].all()
+
+
+def test_fragments_are_joined_along_the_ridge_and_nothing_else_grows():
+    share = np.zeros((7, 7, 15), np.float32)
+    share[3, 3] = 0.9
+    share[3, 3, 6:9] = 0.3
+    share[2, 3, 6:9] = 0.1
+    inside = share > 0.5
+    whole = joined(inside, share)
+    np.testing.assert_array_equal(whole, share >= 0.3)
+    np.testing.assert_array_equal(joined(whole, share), whole)
+
+
+def test_fragments_that_no_share_connects_stay_apart():
+    share = np.zeros((5, 5, 9), np.float32)
+    share[2, 2, :3] = share[2, 2, 6:] = 1
+    np.testing.assert_array_equal(joined(share > 0.5, share), share > 0.5)
+
+
+def test_the_share_found_keeps_the_volume_after_closing():
+    _, share = pull_back(helix(), deformation((40,) * 3, (1.0,) * 3, field=field()))
+    kept = closing(share >= volume_keeping_share(share)).sum()
+    assert kept == pytest.approx(share.sum(), rel=0.03)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_thin_vessel_stays_in_one_piece_and_keeps_its_caliber(seed):
+    inside = helix()
+    assert components(inside).count == 1
+    subject = deformation((40,) * 3, (1.0,) * 3, translation_mm=(0.5, -0.4, 0.3), field=field(seed, amplitude_mm=4.0))
+    box, share = pull_back(inside, subject)
+    assert components(share >= 0.5).count > 5
+    vessel, volume = thin_structure(inside, subject)
+    assert components(vessel).count == 1
+    assert volume == pytest.approx(share.sum(), rel=1e-3)
+    assert vessel.sum() == pytest.approx(volume, rel=0.15)
+    assert (share[vessel[box]] > 0).all()
