@@ -1,0 +1,179 @@
+"""The generator: same seed same bits, mask and template matter, and what may not enter."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from diffusion.small import AUTOENCODER, CONTROL, DIFFUSION, SHAPE, case, dataset
+
+from cardiosynth.core.config import parse_settings
+from cardiosynth.core.errors import InputError
+from cardiosynth.core.intensity import IntensityScale
+from cardiosynth.core.labels import Label, LabelTable
+from cardiosynth.core.random import generator
+from cardiosynth.core.store import load_tensors, write_json
+from cardiosynth.data.dataset import read_dataset, write_dataset
+from cardiosynth.diffusion.process import RectifiedFlow, times
+from cardiosynth.sampling.confidence import ConfidenceSettings
+from cardiosynth.sampling.generator import Generator, StructDiffGenerator, StructDiffStages, load_generator
+from cardiosynth.sampling.sampler import SamplerSettings, draw_latent
+
+SAMPLER = SamplerSettings(steps=4, precision="fp32", confidence=ConfidenceSettings(interval=2))
+STAGES = StructDiffStages(autoencoder=AUTOENCODER, diffusion=DIFFUSION, control=CONTROL)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run trained by the generator's own ``fit``."""
+    root = tmp_path_factory.mktemp("run")
+    StructDiffGenerator(STAGES, SAMPLER).fit(dataset(root / "data"), root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def loaded(run):
+    return load_generator(run, sampler=SAMPLER)
+
+
+def test_a_case_comes_out_complete(loaded):
+    mask = case(0, provenance={"parents": ["patient-3"], "mask": {"angle": 3}}).with_(image=None)
+    made = loaded.generate(mask, case(1), 5)
+    assert isinstance(loaded, Generator)
+    assert made.image.dtype == np.int16
+    assert made.image.shape == made.mask.shape == made.confidence.shape == (1, *SHAPE)
+    assert made.origin == "synthetic"
+    assert set(np.unique(made.mask)) == {0, 1, 4}  # surroundings come from the template
+    facts = made.provenance
+    assert (facts["parents"], facts["template"], facts["seed"]) == (["patient-3"], "small-1", 5)
+    assert facts["mask"] == {"angle": 3}
+    assert facts["acquisition"] == "protocol-1"
+    assert facts["licence"] == "CC0-1.0"
+    assert facts["checkpoints"].keys() == {"autoencoder", "diffusion", "control"}
+    assert facts["confidence"]["images"] == 2
+    assert facts["sampler"]["steps"] == 4
+
+
+def test_same_seed_same_bits_in_any_order(loaded, run):
+    pairs = [(case(0), case(1)), (case(2), case(3))]
+    forth = {mask.case_id: loaded.generate(mask, template, 0) for mask, template in pairs}
+    fresh = load_generator(run, sampler=SAMPLER)
+    back = {mask.case_id: fresh.generate(mask, template, 0) for mask, template in reversed(pairs)}
+    for name, made in forth.items():
+        np.testing.assert_array_equal(made.image, back[name].image)
+        np.testing.assert_array_equal(made.confidence, back[name].confidence)
+
+
+def test_seed_mask_and_template_matter(loaded):
+    first = loaded.generate(case(0), case(1), 0).image
+    assert (first != loaded.generate(case(0), case(1), 1).image).any()
+    assert (first != loaded.generate(case(0), case(2), 0).image).any()
+    same_noise = case(2).with_(case_id="small-0", provenance={})
+    assert (first != loaded.generate(same_noise, case(1), 0).image).any()
+
+
+def test_surroundings_of_the_reference_mask_change_nothing(loaded):
+    mask = case(0).mask.copy()
+    mask[mask == 9] = 0
+    with_, without = (loaded.generate(m, case(1), 0).image for m in (case(0), case(0).with_(mask=mask)))
+    np.testing.assert_array_equal(with_, without)
+
+
+def test_confidence_can_be_left_out_and_changes_no_image(loaded, run):
+    plain = load_generator(run, sampler=SAMPLER.model_copy(update={"confidence": None})).generate(case(0), case(1), 0)
+    assert plain.confidence is None
+    np.testing.assert_array_equal(plain.image, loaded.generate(case(0), case(1), 0).image)
+
+
+@pytest.mark.parametrize("solver", ["ddpm_ancestral", "ddim", "euler", "heun", "dpm_solver_pp_2m"])
+def test_every_solver_generates(run, solver):
+    sampler = SAMPLER.model_copy(update={"solver": solver})
+    first, second = (load_generator(run, sampler=sampler).generate(case(0), case(1), 0) for _ in range(2))
+    np.testing.assert_array_equal(first.image, second.image)
+
+
+def test_a_case_that_does_not_suit_is_refused_with_the_mend(loaded):
+    with pytest.raises(InputError, match=r"--shape 16 16 16"):
+        loaded.generate(case(0, (16, 16, 20)), case(1), 0)
+    with pytest.raises(InputError, match="has no mask"):
+        loaded.generate(case(0), case(1).with_(mask=None), 0)
+    with pytest.raises(InputError, match="has no image"):
+        loaded.generate(case(0), case(1).with_(image=None), 0)
+    with pytest.raises(InputError, match="use a model of that unit"):
+        loaded.generate(case(0), case(1).with_(intensity_unit="mr"), 0)
+    swapped = LabelTable(
+        labels=(
+            Label(name="left_ventricle", code=1, color=(1, 1, 1)),
+            Label(name="coronary_artery", code=4, color=(2, 2, 2)),
+            Label(name="lung", code=9, role="surrounding", color=(3, 3, 3)),
+        )
+    )
+    with pytest.raises(InputError, match="code 1 is left_ventricle and the model learned it as coronary_artery"):
+        loaded.generate(case(0).with_(labels=swapped), case(1), 0)
+
+
+def test_an_untrained_generator_says_so():
+    with pytest.raises(InputError, match="call fit"):
+        StructDiffGenerator(STAGES, SAMPLER).generate(case(0), case(1), 0)
+
+
+def test_a_loaded_generator_knows_how_it_was_trained(loaded):
+    assert loaded.stages == STAGES
+
+
+def test_fitting_a_finished_run_again_changes_nothing(run):
+    before = load_tensors(run / "control" / "step-0000002" / "model.safetensors")
+    StructDiffGenerator(STAGES, SAMPLER).fit(read_dataset(run / "data"), run)
+    after = load_tensors(run / "control" / "step-0000002" / "model.safetensors")
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_the_sampler_of_the_runs_recipe_is_the_default(run, tmp_path):
+    shutil.copytree(run / "autoencoder", tmp_path / "autoencoder")
+    shutil.copytree(run / "control", tmp_path / "control")
+    assert load_generator(tmp_path).sampler == SamplerSettings()
+    write_json(tmp_path / "recipe.json", {"sampler": SAMPLER.model_dump(mode="json")})
+    assert load_generator(tmp_path).sampler == SAMPLER
+
+
+def test_the_autoencoder_of_another_run_is_taken_where_named(run, tmp_path, loaded):
+    shutil.copytree(run / "control", tmp_path / "control")
+    with pytest.raises(InputError):
+        load_generator(tmp_path)
+    elsewhere = load_generator(tmp_path, sampler=SAMPLER, autoencoder=run)
+    np.testing.assert_array_equal(
+        elsewhere.generate(case(0), case(1), 0).image, loaded.generate(case(0), case(1), 0).image
+    )
+
+
+def test_mr_takes_the_window_of_the_template(tmp_path):
+    root, scale = tmp_path / "data", IntensityScale(unit="mr")
+    mr = [case(i).with_(image=(case(i).image + 200).clip(0), intensity_unit="mr") for i in range(3)]
+    made = StructDiffGenerator(STAGES.model_copy(update={"intensity": scale}), SAMPLER)
+    made.fit(write_dataset(mr, root), tmp_path / "run")
+    found = made.generate(mr[0], mr[1], 0)
+    low, high = np.percentile(mr[1].image, scale.percentiles)
+    assert found.image.dtype == np.float32
+    assert low - 1e-3 <= found.image.min() <= found.image.max() <= high + 1e-3
+
+
+def test_too_few_steps_for_a_confidence_map_are_refused():
+    with pytest.raises(InputError, match="confidence needs two"):
+        parse_settings(SamplerSettings, {"steps": 2, "confidence": {"interval": 2}}, "--set")
+
+
+@pytest.mark.parametrize("solver", ["ddim", "heun", "ddpm_ancestral"])
+def test_the_sampler_takes_its_steps_and_reaches_a_single_datum(solver):
+    datum, seen = torch.full((1, 2, 3, 3, 3), 0.4), []
+    noise = torch.randn(datum.shape, generator=generator(0, "noise"))
+    found = draw_latent(
+        SamplerSettings(solver=solver, steps=3, confidence=None),
+        lambda x, t, c: datum,
+        RectifiedFlow(),
+        noise,
+        None,
+        rng=generator(0, "ancestral"),
+        callback=lambda step, x, t, denoised: seen.append(float(t)),
+    )
+    torch.testing.assert_close(found, datum)
+    assert seen == pytest.approx(times(3, "time", RectifiedFlow())[:-1].tolist())
