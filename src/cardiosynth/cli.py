@@ -106,18 +106,12 @@ def phantom(
         json: progress as JSON lines.
     """
     _progress(json)
-    from cardiosynth.core.labels import CARDIAC_CT
-    from cardiosynth.core.progress import Progress
-    from cardiosynth.data.dataset import DatasetWriter
-    from cardiosynth.data.sources.phantom.source import case_name, phantom
+    from cardiosynth.recipes.phantoms import Population, write_phantoms
 
     grid = _grid_shape(shape)
     _positive(cases, "--cases")
-    with DatasetWriter(out, CARDIAC_CT, name="phantoms") as writer, Progress("phantoms", cases) as progress:
-        for index in range(cases):
-            if not writer.has(case_name(index)):
-                writer.write(phantom(index, grid, spacing_mm, protocols, seed))
-            progress.update()
+    dataset = write_phantoms(Population(cases, grid, spacing_mm, protocols, seed), out)
+    say(f"{out}: {len(dataset)} phantoms of {grid}", cases=len(dataset))
 
 
 @app.command(sort_key=2)
@@ -272,6 +266,7 @@ def generate(
     masks: Path | None = None,
     seed: int = 0,
     steps: int | None = None,
+    template: str | None = None,
     shard: str = "0/1",
     device: str = "cpu",
     dry_run: bool = False,
@@ -287,20 +282,24 @@ def generate(
         masks: dataset folder of reference masks; without it masks are made by deforming the templates'.
         seed: the run's seed.
         steps: sampling steps, where not the recipe's.
+        template: random or same_acquisition, where not as the recipe says.
         shard: i/n makes the i-th of n parts (i from 0); all parts may share OUT.
         device: cpu or cuda.
         dry_run: only say what would be made.
         json: progress as JSON lines.
     """
     _progress(json)
-    from cardiosynth.recipes.stages import Synthesis, generate_cases
+    from cardiosynth.recipes.stages import Synthesis, generate_cases, preview
 
     _positive(cases, "--cases")
-    request = Synthesis(run, templates, masks, cases, seed, steps, _shard(shard), device)
+    if template not in (None, "random", "same_acquisition"):
+        raise InputError(f"--template {template}: give random or same_acquisition.")
+    request = Synthesis(run, templates, masks, cases, seed, steps, _shard(shard), device, template)
     if dry_run:
-        say(request.in_words(out))
+        say(preview(request, out))
         return
-    generate_cases(request, out)
+    dataset = generate_cases(request, out)
+    say(f"{out}: {len(dataset)} synthetic cases", cases=len(dataset))
 
 
 @app.command(sort_key=7)

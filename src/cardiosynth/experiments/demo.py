@@ -1,0 +1,244 @@
+"""The demo: every stage on built-in phantoms, then three segmenters for the same few annotated cases.
+
+It need not show a gain; it must show the truth. What each step does by hand stands beside it in the report.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cardiosynth.core.config import Settings
+from cardiosynth.core.errors import InputError, suggest
+from cardiosynth.core.progress import Progress
+from cardiosynth.data.dataset import DatasetWriter, read_dataset
+from cardiosynth.evaluation.results import write_results
+from cardiosynth.experiments.findings import Arm, Findings, demo_results
+from cardiosynth.experiments.study import Study, command_line
+from cardiosynth.recipes.fcas import FcasRecipe
+from cardiosynth.recipes.phantoms import Population, write_phantoms
+from cardiosynth.recipes.registry import find_recipe
+from cardiosynth.recipes.stages import Earlier, Synthesis, generate_cases, train_stage, write_masks
+from cardiosynth.report.html import write_report
+from cardiosynth.segmentation.predict import load_segmenter, predict_mask
+
+
+class DemoPlan(Settings):
+    """How much of everything, and how long each step takes on two quiet cores.
+
+    Attributes:
+        library: phantoms the generative model learns from.
+        protocols: acquisition protocols of the library.
+        real: annotated cases that the segmenters have, the 'few real cases'.
+        test: cases nobody saw, two of each of their protocols, none of which the library has.
+        synthetic: synthetic cases for the segmenters.
+        pretrain_share: share of a segmenter's steps that is spent on synthetic cases (the papers': 800 of 1000 epochs).
+        expected_s: seconds each step took when it was measured; only used to tell how much is left.
+    """
+
+    library: int
+    protocols: int
+    real: int
+    test: int
+    synthetic: int
+    pretrain_share: float = 0.8
+    expected_s: dict[str, float]
+
+
+STEPS = (
+    "draw phantoms", "train autoencoder", "train diffusion", "train control", "make masks", "synthesize for training",
+    "synthesize for comparison", "train segmenter: real only", "train segmenter: synthetic",
+    "train segmenter: synthetic + CAL", "segment the test cases", "evaluate",
+)  # fmt: skip
+
+PLANS = {
+    "fcas/demo": DemoPlan(
+        library=72, protocols=18, real=4, test=8, synthetic=32,
+        expected_s=dict(zip(STEPS, (70, 330, 60, 420, 20, 60, 15, 60, 60, 60, 20, 30), strict=True)),
+    ),
+    "fcas/tiny": DemoPlan(
+        library=4, protocols=2, real=2, test=2, synthetic=2,
+        expected_s=dict(zip(STEPS, (3, 2, 2, 3, 1, 2, 2, 2, 3, 3, 1, 2), strict=True)),
+    ),
+}  # fmt: skip
+
+FIRST_TEST = 10_000
+FIRST_REAL = 20_000
+"""Indices of patients that are in no other group."""
+
+
+def run_demo(out: Path, recipe_name: str, seed: int = 0, device: str = "cpu") -> Path:
+    """Run what is not done yet of the demo in ``out`` and return the report's path.
+
+    Args:
+        out: the demo's folder.
+        recipe_name: one of ``PLANS``.
+        seed: the run's seed.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: a recipe without a plan, or a folder that holds something else.
+    """
+    if recipe_name not in PLANS:
+        raise InputError(f"there is no demo for recipe '{recipe_name}'" + suggest(recipe_name, sorted(PLANS)))
+    return Demo(out, find_recipe(recipe_name), PLANS[recipe_name], seed, device).run()
+
+
+@dataclass(frozen=True)
+class Demo:
+    """One demo in one folder; see :func:`run_demo`."""
+
+    out: Path
+    recipe: FcasRecipe
+    plan: DemoPlan
+    seed: int
+    device: str
+
+    def run(self) -> Path:
+        """Do what is not done yet, in order."""
+        identity = {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "plan": self.plan.model_dump(mode="json", exclude={"expected_s"}),
+            "seed": self.seed,
+        }
+        study = Study(self.out, identity, self.plan.expected_s)
+        self._draw_phantoms(study)
+        self._train_generator(study)
+        self._synthesize(study)
+        self._train_segmenters(study)
+        study.step("segment the test cases", "", self._segment)
+        study.step("evaluate", self._evaluation_command(), lambda: None)
+        return self._report(study)
+
+    def data(self, name: str) -> Path:
+        """Return where a dataset of the demo lies."""
+        return self.out / "data" / name
+
+    @property
+    def generator(self) -> Path:
+        """The run with the autoencoder, diffusion and control stages."""
+        return self.out / "generator"
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """The three ways to train a segmenter, all with the same number of optimizer steps."""
+        return (
+            Arm("real only", self.out / "segmenters" / "real-only"),
+            Arm("synthetic", self.out / "segmenters" / "synthetic", pretrained=True, confidence=False),
+            Arm("synthetic + CAL", self.out / "segmenters" / "synthetic-cal", pretrained=True),
+        )
+
+    def _populations(self) -> dict[str, Population]:
+        shape, spacing, plan = self.recipe.grid.shape, self.recipe.grid.spacing_mm, self.plan
+        seen = {"shape": shape, "spacing_mm": spacing, "seed": self.seed}
+        held_out = max(1, plan.test // 2)
+        return {
+            "library": Population(plan.library, protocols=plan.protocols, **seen),
+            "real": Population(plan.real, protocols=plan.protocols, first=FIRST_REAL, **seen),
+            "test": Population(
+                plan.test, protocols=held_out, first=FIRST_TEST, first_protocol=plan.protocols, **seen
+            ),
+        }  # fmt: skip
+
+    def _draw_phantoms(self, study: Study) -> None:
+        def work() -> None:
+            for name, population in self._populations().items():
+                write_phantoms(population, self.data(name), name)
+
+        shape = " ".join(map(str, self.recipe.grid.shape))
+        plan = self.plan
+        words = ("phantom", self.data("library"), "--cases", plan.library, "--protocols", plan.protocols, "--shape")
+        study.step("draw phantoms", f"{command_line(*words)} {shape} --seed {self.seed}", work)
+
+    def _train_generator(self, study: Study) -> None:
+        for stage in ("autoencoder", "diffusion", "control"):
+            words = ("train", stage, self.data("library"), self.generator, "--recipe", self.recipe.name)
+            study.step(f"train {stage}", command_line(*words), lambda stage=stage: self._train(stage))
+
+    def _train(self, stage: str) -> None:
+        train_stage(stage, self.data("library"), self.generator, self.recipe, Earlier(), self.device)
+
+    def _synthesize(self, study: Study) -> None:
+        library, masks, test, count = self.data("library"), self.data("masks"), self.data("test"), self.plan.synthetic
+        words = ("masks", library, masks, "--cases", count, "--seed", self.seed, "--recipe", self.recipe.name)
+        study.step(
+            "make masks", command_line(*words), lambda: write_masks(library, masks, count, self.seed, self.recipe.masks)
+        )
+        for_training = Synthesis(self.generator, library, masks, count, self.seed, device=self.device)
+        for_comparison = Synthesis(
+            self.generator, test, test, self.plan.test, self.seed, device=self.device, template="same_acquisition"
+        )
+        for purpose, name, request in (
+            ("training", "synthetic", for_training),
+            ("comparison", "paired", for_comparison),
+        ):
+            study.step(
+                f"synthesize for {purpose}",
+                request.command(self.data(name)),
+                lambda name=name, request=request: generate_cases(request, self.data(name)),
+            )
+
+    def _train_segmenters(self, study: Study) -> None:
+        total = self.recipe.segmenter.training.steps
+        pretrain = round(self.plan.pretrain_share * total)
+        for arm in self.arms:
+            parts = [("fine-tuned", "real", total - pretrain)] if arm.pretrained else [("trained", "real", total)]
+            if arm.pretrained:
+                parts.insert(0, ("pre-trained", "synthetic", pretrain))
+            commands, previous = [], None
+            for part, data, steps in parts:
+                words = ["train", "segmenter", self.data(data), arm.run / part, "--recipe", self.recipe.name]
+                words += ["--set", f"segmenter.training.steps={steps}"]
+                words += [] if arm.confidence else ["--set", "segmenter.confidence=false"]
+                words += ["--init", previous] if previous else []
+                commands.append(command_line(*words))
+                previous = arm.run / part
+            study.step(
+                f"train segmenter: {arm.name}",
+                " && ".join(commands),
+                lambda arm=arm, parts=parts: self._train_arm(arm, parts),
+            )
+
+    def _train_arm(self, arm: Arm, parts: list[tuple[str, str, int]]) -> None:
+        previous = None
+        for part, data, steps in parts:
+            stage = self.recipe.segmenter
+            training = stage.training.model_copy(update={"steps": steps})
+            changed = stage.model_copy(update={"training": training, "confidence": arm.confidence})
+            recipe = self.recipe.model_copy(update={"segmenter": changed})
+            earlier = Earlier(init=previous)
+            train_stage("segmenter", self.data(data), arm.run / part, recipe, earlier, self.device)
+            previous = arm.run / part
+
+    def _segment(self) -> None:
+        test = read_dataset(self.data("test"))
+        with Progress("segment", len(self.arms) * len(test)) as progress:
+            for arm in self.arms:
+                segmenter = load_segmenter(arm.run / arm.last, self.device)
+                with DatasetWriter(arm.predictions, test.labels, name=f"{arm.name}, predicted") as writer:
+                    for case in test:
+                        if not writer.has(case.case_id):
+                            writer.write(predict_mask(segmenter, case).with_(image=None))
+                        progress.update()
+
+    def _evaluation_command(self) -> str:
+        words = ("evaluate", self.data("test"), self.data("paired"), "--out", self.out / "paired.json")
+        return command_line(*words)
+
+    def _report(self, study: Study) -> Path:
+        findings = Findings(
+            out=self.out,
+            test=read_dataset(self.data("test")),
+            paired=read_dataset(self.data("paired")),
+            synthetic=read_dataset(self.data("synthetic")),
+            masks=read_dataset(self.data("masks")),
+            sources=read_dataset(self.data("library")),
+            generator=self.generator,
+            arms=self.arms,
+            steps=self.recipe.segmenter.training.steps,
+            pretrain_share=self.plan.pretrain_share,
+            real=self.plan.real,
+            times=study.times(),
+        )
+        results = demo_results(findings)
+        write_results(results, self.out / "results.json")
+        write_report(results, self.out / "report.html", relative_to=self.out)
+        return self.out / "report.html"

@@ -1,0 +1,1 @@
+"""The papers as frozen values, and the wiring of their stages."""

@@ -1,0 +1,176 @@
+"""The wiring: each step of a run, called alike by the command line, by experiments and by notebooks."""
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cardiosynth.anatomy.masks import MaskSettings, make_masks
+from cardiosynth.anatomy.template import TemplateSettings
+from cardiosynth.autoencoder.task import train_autoencoder
+from cardiosynth.core.errors import InputError
+from cardiosynth.core.progress import Progress
+from cardiosynth.data.dataset import Dataset, DatasetWriter, read_dataset
+from cardiosynth.diffusion.stages import train_control, train_diffusion
+from cardiosynth.recipes.fcas import FcasRecipe
+from cardiosynth.recipes.registry import keep_recipe, recorded_recipe
+from cardiosynth.sampling.generator import load_generator
+from cardiosynth.segmentation.task import train_segmenter
+from cardiosynth.synthesis.run import synthesize
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Where the earlier stages of a run are, where not beside it.
+
+    Attributes:
+        autoencoder: run whose autoencoder is used.
+        diffusion: run whose diffusion stage is used.
+        init: run whose weights of the same stage are the starting point.
+    """
+
+    autoencoder: Path | None = None
+    diffusion: Path | None = None
+    init: Path | None = None
+
+
+def _autoencoder(cases: Dataset, run: Path, recipe: FcasRecipe, earlier: Earlier, device: str) -> Path:
+    cases = cases.with_images()
+    return train_autoencoder(cases, run, recipe.autoencoder, recipe.intensity, init=earlier.init, device=device)
+
+
+def _diffusion(cases: Dataset, run: Path, recipe: FcasRecipe, earlier: Earlier, device: str) -> Path:
+    place = {"autoencoder": earlier.autoencoder, "init": earlier.init}
+    return train_diffusion(cases, run, recipe.diffusion, device=device, **place)
+
+
+def _control(cases: Dataset, run: Path, recipe: FcasRecipe, earlier: Earlier, device: str) -> Path:
+    place = {"autoencoder": earlier.autoencoder, "diffusion": earlier.diffusion, "init": earlier.init}
+    return train_control(cases, run, recipe.control, device=device, **place)
+
+
+def _segmenter(cases: Dataset, run: Path, recipe: FcasRecipe, earlier: Earlier, device: str) -> Path:
+    cases = cases.with_images().with_masks()
+    return train_segmenter(cases, run, recipe.segmenter, recipe.intensity, init=earlier.init, device=device)
+
+
+STAGES: dict[str, Callable[[Dataset, Path, FcasRecipe, Earlier, str], Path]] = {
+    "autoencoder": _autoencoder, "diffusion": _diffusion, "control": _control, "segmenter": _segmenter,
+}  # fmt: skip
+
+
+def train_stage(stage: str, dataset: Path, run: Path, recipe: FcasRecipe, earlier: Earlier, device: str) -> Path:
+    """Train one stage of a run; the same call goes on after a stop.
+
+    Args:
+        stage: one of ``STAGES``.
+        dataset: dataset folder to learn from.
+        run: the model's folder.
+        recipe: all settings.
+        earlier: where earlier stages are, where not in ``run``.
+        device: ``cpu`` or ``cuda``.
+
+    Returns:
+        The last checkpoint.
+
+    Raises:
+        InputError: data that does not suit, an earlier stage that is missing, or a run begun otherwise.
+    """
+    cases = read_dataset(dataset)
+    if len(cases) < 2:
+        raise InputError(
+            f"{dataset} has {len(cases)} case; training needs at least two (only masks and templates do not)."
+        )
+    keep_recipe(run, recipe)
+    return STAGES[stage](cases, run, recipe, earlier, device)
+
+
+def write_masks(dataset: Path, out: Path, count: int, seed: int, settings: MaskSettings) -> Dataset:
+    """Write new masks, deformed from those of a dataset; masks that are there already are kept.
+
+    Raises:
+        InputError: no mask to start from, or none that can be deformed without harm.
+    """
+    sources = read_dataset(dataset).with_masks()
+    facts = {"seed": seed, "settings": settings.model_dump(mode="json")}
+    with DatasetWriter(out, sources.labels, name="masks", facts=facts) as writer:
+        missing = [index for index in range(count) if not writer.has(f"mask-{index:05d}")]
+        with Progress("make masks", count, count - len(missing)) as progress:
+            for index in missing:
+                writer.write(next(make_masks(sources, 1, seed, settings, first=index)))
+                progress.update()
+    return read_dataset(out)
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """A request for synthetic cases.
+
+    Attributes:
+        run: the generator's run.
+        templates: dataset folder of image-mask pairs.
+        masks: dataset folder of reference masks; None makes new ones from the templates' masks.
+        count: how many cases in all shards together.
+        seed: the run's seed.
+        steps: sampling steps, where not the recipe's.
+        shard: (i, n): part i of n.
+        device: ``cpu`` or ``cuda``.
+        template: which template a mask gets, where not as the recipe says.
+    """
+
+    run: Path
+    templates: Path
+    masks: Path | None
+    count: int
+    seed: int
+    steps: int | None = None
+    shard: tuple[int, int] = (0, 1)
+    device: str = "cpu"
+    template: Literal["random", "same_acquisition"] | None = None
+
+    def command(self, out: Path) -> str:
+        """Return the command line that does the same."""
+        words: list[object] = ["cardiosynth", "generate", self.run, out, "--templates", self.templates]
+        words += ["--masks", self.masks] if self.masks else []
+        words += ["--cases", self.count, "--seed", self.seed]
+        words += ["--template", self.template] if self.template else []
+        return shlex.join(map(str, words))
+
+
+def generate_cases(request: Synthesis, out: Path) -> Dataset:
+    """Write the synthetic cases that ``out`` does not hold yet.
+
+    Raises:
+        InputError: a stage that is not trained, or masks and templates that do not suit the model.
+    """
+    templates = read_dataset(request.templates)
+    masks = None if request.masks is None else read_dataset(request.masks)
+    recipe = recorded_recipe(request.run)
+    sampler = recipe.sampler
+    if request.steps is not None:
+        sampler = type(sampler).model_validate({**sampler.model_dump(), "steps": request.steps})
+    generator = load_generator(request.run, request.device, sampler)
+    choice = TemplateSettings(choice=request.template) if request.template else recipe.templates
+    shard = None if request.shard == (0, 1) else request.shard
+    return synthesize(
+        generator, recipe.masks if masks is None else masks, templates, out, request.count, request.seed, shard, choice
+    )
+
+
+def preview(request: Synthesis, out: Path) -> str:
+    """Say what :func:`generate_cases` would do.
+
+    Raises:
+        InputError: what it needs is not there.
+    """
+    recipe = recorded_recipe(request.run)
+    load_generator(request.run)
+    templates = read_dataset(request.templates)
+    first, parts = request.shard
+    count = len(range(first, request.count, parts))
+    masks = f"the masks of {request.masks}" if request.masks else "masks deformed from the templates'"
+    return (
+        f"{count} cases of {' x '.join(map(str, recipe.grid.shape))} voxels would go to {out}: {masks}, "
+        f"{len(templates)} templates, {request.steps or recipe.sampler.steps} sampling steps."
+    )
