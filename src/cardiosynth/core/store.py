@@ -10,7 +10,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,7 +35,8 @@ def whole_file(path: Path) -> Iterator[Path]:
             f"{path} cannot be written ({error.strerror or error}); free space or choose another folder."
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong has been said; there may be no folder to clean
+            partial.unlink()
 
 
 @contextmanager
