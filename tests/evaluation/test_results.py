@@ -37,7 +37,7 @@ def everything() -> Results:
                 protocol="3 cases.",
                 columns=(Column(title="structure"), Column(title="mean", unit="HU", better="lower", digits=0)),
                 rows=(("aorta", Spread(mean=1.5, sd=None, n=1)), ("spine", None), ("liver", 3.0), ("lung", "absent")),
-                bars="mean",
+                bars=("mean",),
             ),
         ),
         figures=(
@@ -74,7 +74,7 @@ def test_a_crooked_table_is_refused():
     with pytest.raises(pydantic.ValidationError, match="2 cells"):
         Table(title="t", protocol="p", columns=columns, rows=(("a",),))
     with pytest.raises(pydantic.ValidationError, match="no column 'sd'"):
-        Table(title="t", protocol="p", columns=columns, rows=(("a", 1.0),), bars="sd")
+        Table(title="t", protocol="p", columns=columns, rows=(("a", 1.0),), bars=("sd",))
 
 
 @pytest.mark.parametrize(

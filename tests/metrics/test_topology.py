@@ -50,7 +50,9 @@ def test_a_gap_costs_the_part_behind_it():
     broken = whole.copy()
     broken[14] = False
     assert connectivity_error(whole, whole, 1) == 0
-    assert math.isclose(connectivity_error(broken, whole, 1), 6 / 20)
-    assert math.isclose(connectivity_error(broken, whole, 2), 1 / 20)
+    assert math.isclose(connectivity_error(broken, whole, 1), 5 / 20)
+    assert connectivity_error(broken, whole, 2) == 0
+    assert connectivity_error(np.roll(whole, 1, axis=1), whole, 1) == 0
+    assert connectivity_error(np.roll(whole, 2, axis=1), whole, 1) == 1
     assert connectivity_error(np.zeros_like(whole), whole, 1) == 1
     assert math.isnan(connectivity_error(whole, np.zeros_like(whole), 1))

@@ -65,21 +65,22 @@ class Table(Settings):
         protocol: how every number was made: cases, window, region, definition.
         columns: headings; the first column names the row.
         rows: one cell per column.
-        bars: title of a column to draw as bars beside its numbers.
+        bars: titles of the columns to draw as bars beside their numbers.
     """
 
     title: str
     protocol: str
     columns: tuple[Column, ...] = pydantic.Field(min_length=1)
     rows: tuple[tuple[Cell, ...], ...]
-    bars: str | None = None
+    bars: tuple[str, ...] = ()
 
     @pydantic.model_validator(mode="after")
     def _rectangular(self) -> "Table":
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(f"the table '{self.title}' has rows that are not {len(self.columns)} cells long")
-        if self.bars is not None and self.bars not in {column.title for column in self.columns}:
-            raise ValueError(f"the table '{self.title}' has no column '{self.bars}' to draw as bars")
+        unknown = set(self.bars) - {column.title for column in self.columns}
+        if unknown:
+            raise ValueError(f"the table '{self.title}' has no column '{min(unknown)}' to draw as bars")
         return self
 
 

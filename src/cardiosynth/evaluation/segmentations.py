@@ -29,8 +29,9 @@ class Agreement:
         hausdorff95_mm: infinite where only one of both has the structure; NaN where the voxel size is not known.
         pieces: connected pieces of the segmentation.
         largest: share of its largest piece; NaN where it is empty.
-        missed: share of the true structure outside the segmentation's main pieces.
+        missed: share of the true structure that the segmentation's main pieces do not reach.
         true_pieces: connected pieces of the truth.
+        true_largest: share of the largest piece of the truth; NaN where it is empty.
     """
 
     dice: float
@@ -41,6 +42,7 @@ class Agreement:
     largest: float
     missed: float
     true_pieces: int
+    true_largest: float
 
 
 def compare_segmentation(predicted: UInt8[np.ndarray, "1 *grid"], truth: Case) -> dict[str, Agreement]:
@@ -68,8 +70,8 @@ def _agreement(p: np.ndarray, q: np.ndarray, truth: Case, label: Label) -> Agree
             "hausdorff95_mm": hausdorff95(p, q, truth.spacing_mm),
         }
     return Agreement(
-        dice=dice(p, q), **in_mm, pieces=len(found), true_pieces=len(true),
-        largest=float(found[0] / found.sum()) if len(found) else NAN, missed=connectivity_error(p, q, expected),
+        dice=dice(p, q), **in_mm, pieces=len(found), largest=_first_share(found),
+        true_pieces=len(true), true_largest=_first_share(true), missed=connectivity_error(p, q, expected),
     )  # fmt: skip
 
 
@@ -112,8 +114,7 @@ def connectivity_table(arms: Arms, label: Label, protocol: str) -> Table:
         Column(title="masks"), Column(title="Dice", better="higher", digits=3),
         Column(title="RDice, literal", better="higher", digits=3),
         Column(title="RDice, symmetric", better="higher", digits=3),
-        Column(title="pieces", better="lower", digits=1),
-        Column(title="largest piece", unit="%", better="higher", digits=1),
+        Column(title="pieces", digits=1), Column(title="largest piece", unit="%", digits=1),
         Column(title="missed", unit="%", better="lower", digits=1),
     )  # fmt: skip
     readers: tuple[Callable[[Agreement], float], ...] = (
@@ -121,16 +122,17 @@ def connectivity_table(arms: Arms, label: Label, protocol: str) -> Table:
         lambda a: 100 * a.largest, lambda a: 100 * a.missed,
     )  # fmt: skip
     first = next(iter(arms.values()))
-    truth: tuple[Cell, ...] = ("truth", *(None,) * 3, spread(float(case[label.name].true_pieces) for case in first))
-    rows: list[tuple[Cell, ...]] = [(*truth, None, None)]
+    pieces = spread(float(case[label.name].true_pieces) for case in first)
+    largest = spread(100 * case[label.name].true_largest for case in first)
+    rows: list[tuple[Cell, ...]] = [("truth", None, None, None, pieces, largest, None)]
     rows += [
         (arm, *(spread(read(case[label.name]) for case in cases) for read in readers)) for arm, cases in arms.items()
     ]
-    pieces = f"{label.components} main pieces" if label.components else "as many main pieces as the truth"
+    main = f"{label.components} largest pieces" if label.components else "largest pieces, as many as the truth has"
     text = (
-        f"{label.title.capitalize()} in the segmentations. Missed: share of the true vessel outside the segmentation's "
-        f"{pieces}. RDice with a tolerance of {RDICE_RADIUS_MM:g} mm; literal is Eq. 15 as printed, which gives no "
-        f"credit for near misses. {_count(arms)} {protocol}"
+        f"{label.title.capitalize()} in the segmentations. Missed: share of the true vessel that the segmentation's "
+        f"{main}, one voxel wider, do not reach. RDice with a tolerance of {RDICE_RADIUS_MM:g} mm; "
+        f"literal is Eq. 15 as printed, which gives no credit for near misses. {_count(arms)} {protocol}"
     )
     return Table(title=f"Connectivity: {label.title}", protocol=text, columns=columns, rows=tuple(rows))
 
@@ -148,6 +150,11 @@ def _rows(arms: Arms, labels: LabelTable, read: Callable[[Agreement], float]) ->
 def _mean(values: Iterable[float]) -> float:
     finite = [value for value in values if np.isfinite(value)]
     return float(np.mean(finite)) if finite else NAN
+
+
+def _first_share(sizes: np.ndarray) -> float:
+    """Return the share of the first of ``sizes``, NaN where there is none."""
+    return float(sizes[0] / sizes.sum()) if len(sizes) else NAN
 
 
 def _finite(value: float) -> float | None:

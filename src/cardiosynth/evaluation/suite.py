@@ -76,7 +76,7 @@ def evaluate(
 
 def find_partner(case: Case, real: Dataset) -> Case | None:
     """Return the real case that has the same target mask on the same grid: a parent or namesake, or None."""
-    if "mask" in case.provenance:  # a record of how the mask was deformed
+    if case.provenance.get("mask"):  # the record of how the mask was deformed
         return None
     parents = case.provenance.get("parents", ())
     for name in dict.fromkeys([case.case_id, *parents]):

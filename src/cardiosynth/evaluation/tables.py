@@ -7,7 +7,7 @@ from cardiosynth.core.labels import LabelTable
 from cardiosynth.evaluation.measures import CaseMeasures, PairMeasures, StructureMeasures
 from cardiosynth.evaluation.results import Cell, Column, Spread, Table, spread
 
-MEAN_SD = "Mean ± standard deviation over cases; n where it differs from the number of cases."
+MEAN_SD = "Mean ± standard deviation over n cases."
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def contrast_table(found: Measured) -> Table:
         + ("Kept: contrast over that of the real image under the same mask; 100 % is perfect. " if groups else "")
         + MEAN_SD
     )
-    bars = groups[-1][0] if groups else None
+    bars = tuple(title for title, _ in groups)
     return Table(title="Contrast kept", protocol=protocol, columns=tuple(columns), rows=tuple(rows), bars=bars)
 
 
@@ -153,7 +153,7 @@ def confidence_table(found: Measured) -> Table | None:
         f"{_cases(len(found.synthetic), 'synthetic')}. Confidence says how much the image still changed while it was "
         "made, not how true it is. " + MEAN_SD
     )
-    return Table(title="Confidence", protocol=protocol, columns=columns, rows=tuple(rows), bars="mean confidence")
+    return Table(title="Confidence", protocol=protocol, columns=columns, rows=tuple(rows), bars=("mean confidence",))
 
 
 def _shown(found: Measured, targets_only: bool = False) -> list[tuple[str, str]]:
