@@ -30,6 +30,7 @@ from cardiosynth.metrics.topology import components
 
 PANEL_PX = 300
 MASK_OPACITY = 0.72
+VESSEL = "coronary_artery"
 ORIGINS = {"real": "Real", "phantom": "Phantom", "synthetic": "Synthetic"}
 
 
@@ -113,8 +114,8 @@ def case_panels(figure: CaseFigure, library: Library) -> PanelGrid:
     real = library.find(figure.real, missing) if figure.real is not None else None
     if made is None:
         return PanelGrid(missing=tuple(missing))
-    point = focus(made)
-    columns = [] if real is None else [_image_column(real, point if figure.paired else focus(real))]
+    point = focus(made, VESSEL)
+    columns = [] if real is None else [_image_column(real, point if figure.paired else focus(real, VESSEL))]
     columns += [_image_column(made, point), *_map_columns(made, point)]
     rows: list[tuple[str, list[Panel | None]]] = [
         (plane.capitalize(), [_panel(column, plane) for column in columns]) for plane in planes_of(made)
@@ -180,8 +181,14 @@ def _facts(case: Case) -> str:
         window = "Window: each image from its 1st to its 99th percentile."
     if len(case.grid.shape) == 2:
         return window
-    where = "Axial: the slice with most coronary artery, where there is one; coronal and sagittal: the heart's center."
-    return f"{window} {where} Radiological display: the patient's right is on the left."
+    vessel = [label.code for label in case.labels if label.name == VESSEL]
+    rich = case.mask is not None and bool(vessel) and bool((case.mask == vessel[0]).any())
+    where = (
+        "Axial: the slice with most coronary artery; others: the heart's center."
+        if rich
+        else "Cut through the heart's center."
+    )
+    return f"{window} {where} Planes are the grid's own; the patient's right is on the left."
 
 
 def _pieces(case: Case, code: int) -> str:
