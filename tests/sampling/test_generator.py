@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusion.small import AUTOENCODER, CONTROL, DIFFUSION, SHAPE, case, dataset
 
+from cardiosynth.core.case import Case
 from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale
@@ -101,15 +102,39 @@ def test_a_case_that_does_not_suit_is_refused_with_the_mend(loaded):
         loaded.generate(case(0), case(1).with_(image=None), 0)
     with pytest.raises(InputError, match="use a model of that unit"):
         loaded.generate(case(0), case(1).with_(intensity_unit="mr"), 0)
-    swapped = LabelTable(
-        labels=(
-            Label(name="left_ventricle", code=1, color=(1, 1, 1)),
-            Label(name="coronary_artery", code=4, color=(2, 2, 2)),
-            Label(name="lung", code=9, role="surrounding", color=(3, 3, 3)),
-        )
-    )
-    with pytest.raises(InputError, match="code 1 is left_ventricle and the model learned it as coronary_artery"):
-        loaded.generate(case(0).with_(labels=swapped), case(1), 0)
+    coarser = case(0).with_(affine=np.diag([2.0, 2.0, 2.0, 1.0]) @ case(0).affine)
+    with pytest.raises(InputError, match="another size than the model was trained on"):
+        loaded.generate(coarser, case(1), 0)
+
+
+def renamed(original: Case, codes: dict[int, tuple[str, int]]) -> Case:
+    """The case with other codes and names."""
+    mask = np.zeros_like(original.required_mask())
+    labels = []
+    for code, (name, new) in codes.items():
+        mask[original.required_mask() == code] = new
+        role = "surrounding" if code == 9 else "target"
+        labels.append(Label(name=name, code=new, role=role, color=(new, new, new)))
+    return original.with_(mask=mask, labels=LabelTable(labels=tuple(labels)))
+
+
+def test_masks_with_other_codes_are_matched_by_name(loaded):
+    names = {label.code: label.name for label in loaded.model.labels}
+    codes = {code: (name, 40 + code) for code, name in names.items()}
+    plain = loaded.generate(case(0), case(1), 0)
+    other = loaded.generate(renamed(case(0), codes), renamed(case(1), codes), 0)
+    np.testing.assert_array_equal(other.image, plain.image)
+    np.testing.assert_array_equal(other.mask, np.where(plain.mask > 0, plain.mask + 40, 0))
+
+
+def test_a_target_the_model_does_not_know_is_refused_and_a_surrounding_of_the_template_is_named(loaded):
+    names = {label.code: label.name for label in loaded.model.labels}
+    first = next(label.code for label in loaded.model.labels.targets)
+    strange = {**{code: (name, code) for code, name in names.items()}, first: ("appendage", first)}
+    with pytest.raises(InputError, match="never learned to draw appendage"):
+        loaded.generate(renamed(case(0), strange), case(1), 0)
+    made = loaded.generate(case(0), renamed(case(1), strange), 0)
+    assert made.provenance["left_out"] == ["appendage"]
 
 
 def test_an_untrained_generator_says_so():

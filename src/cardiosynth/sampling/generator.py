@@ -14,6 +14,7 @@ from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings, parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale, Window, rounded_image
+from cardiosynth.core.labels import relabel
 from cardiosynth.core.random import generator
 from cardiosynth.core.store import read_json
 from cardiosynth.data.dataset import Dataset
@@ -32,6 +33,9 @@ from cardiosynth.diffusion.unet import TemplateUNet
 from cardiosynth.sampling.confidence import SkipSamplingVariance
 from cardiosynth.sampling.sampler import SamplerSettings, draw_latent
 from cardiosynth.training.settings import uses_bfloat16
+
+SPACING_TOLERANCE = 0.05
+"""Relative difference of voxel sizes that still counts as the grid of training."""
 
 
 @runtime_checkable
@@ -151,30 +155,31 @@ class StructDiffGenerator:
 
         Returns:
             Image in the template's unit (HU as int16, MR as float32), the targets of the mask, confidence, and what
-            made it. Affine and labels are the mask's.
+            made it. Affine and labels are the mask's. Structures are matched by name; those of the template that the
+            model does not know become background, and the provenance names them (``left_out``).
 
         Raises:
-            InputError: a mask or image is missing, or is on another grid, of another unit or of other labels than
-                the model was trained with.
+            InputError: a mask or image is missing, is on another grid, of another voxel size or unit than the model was
+                trained with, or the mask holds a target structure that the model does not know.
         """
-        self._check(mask)
-        self._check(template)
+        reference = self._reference(mask)
+        pair, left_out = self._adapted(template)
         window = self.model.codec.window_of(template)
         ssv = self._watcher(window)
         rng = generator(seed, "sampling", mask.case_id)
-        image = self._decode(self._latent(self._condition(mask, template, window), rng, ssv)[0], window)
+        image = self._decode(self._latent(self._condition(reference, pair, window), rng, ssv)[0], window)
         confidence, facts = ssv.confidence() if ssv is not None else (None, None)
         return Case(
             case_id=f"synthetic-{mask.case_id}",
             image=rounded_image(image) if template.intensity_unit == "hu" else image.astype(np.float32),
             affine=mask.affine,
-            mask=self.model.labels.only_targets(mask.required_mask()),
+            mask=mask.labels.only_targets(mask.required_mask()),
             confidence=confidence,
             labels=mask.labels,
             intensity_unit=template.intensity_unit,
             spacing_known=mask.spacing_known,
             origin="synthetic",
-            provenance=self._provenance(mask, template, seed, facts),
+            provenance=self._provenance(mask, template, seed, facts) | ({"left_out": left_out} if left_out else {}),
         )
 
     def _condition(self, mask: Case, template: Case, window: Window) -> Condition:
@@ -227,22 +232,43 @@ class StructDiffGenerator:
             **kept,
         }
 
-    def _check(self, case: Case) -> None:
-        shape = case.required_mask().shape[1:]
-        if shape != self.model.shape:
-            wanted = " ".join(map(str, self.model.shape))
+    def _reference(self, mask: Case) -> Case:
+        """Return the reference in the model's codes, with all its target structures."""
+        adapted, _ = self._adapted(mask)
+        targets = {label.name for label in self.model.labels.targets}
+        present = [label.name for label in mask.labels.targets if (mask.required_mask() == label.code).any()]
+        unknown = [name for name in present if name not in targets]
+        if unknown:
             raise InputError(
-                f"case {case.case_id} has a grid of {shape} and the model was trained on {self.model.shape}; "
-                f"run cardiosynth prepare with --shape {wanted} first."
+                f"case {mask.case_id}: the model never learned to draw {', '.join(unknown)}; remove it from the mask, "
+                f"make it a surrounding, or give it the model's name ({', '.join(sorted(targets))})."
             )
-        known = {label.code: label.name for label in self.model.labels}
-        names = {label.code: label.name for label in case.labels}
-        for code in np.unique(case.required_mask()).tolist():
-            if code and known.get(code) != names[code]:
-                raise InputError(
-                    f"case {case.case_id}: code {code} is {names[code]} and the model learned it as "
-                    f"{known.get(code, 'nothing')}; relabel the mask to the model's label table."
-                )
+        return adapted
+
+    def _adapted(self, case: Case) -> tuple[Case, list[str]]:
+        """Return a case in the model's codes, matched by name, and the structures that the model does not know."""
+        self._check_grid(case)
+        if case.labels == self.model.labels:
+            return case, []
+        codes, missing = relabel(case.required_mask(), case.labels, self.model.labels)
+        return case.with_(mask=codes, labels=self.model.labels), missing
+
+    def _check_grid(self, case: Case) -> None:
+        grid, trained = case.grid, self.model.record["grid"]["spacing_mm"]
+        wanted = f"--shape {' '.join(map(str, self.model.shape))}"
+        if trained and case.spacing_mm:
+            wanted += f" --spacing-mm {' '.join(f'{v:g}' for v in trained)}"
+        if grid.shape != self.model.shape:
+            raise InputError(
+                f"case {case.case_id} has a grid of {grid.shape} and the model was trained on {self.model.shape}; "
+                f"run cardiosynth prepare with {wanted} first."
+            )
+        if trained and case.spacing_mm and not np.allclose(case.spacing_mm, trained, rtol=SPACING_TOLERANCE):
+            given = " x ".join(f"{v:g}" for v in case.spacing_mm)
+            raise InputError(
+                f"case {case.case_id} has voxels of {given} mm, another size than the model was trained on; run "
+                f"cardiosynth prepare with {wanted} first."
+            )
 
 
 def load_generator(
