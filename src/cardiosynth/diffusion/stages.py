@@ -3,14 +3,17 @@
 ``diffusion`` learns images without conditions; ``control`` starts from it and learns to follow mask and template.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pydantic
 import torch
+from torch import Tensor
 
 from cardiosynth import __version__
 from cardiosynth.autoencoder.codec import Codec, LatentStatistics, load_codec
+from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings, parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import LabelTable
@@ -114,7 +117,7 @@ def train_diffusion(
     with named_weights(stage.training.seed, "diffusion"):
         module = _network(stage.denoiser, None, codec, cases.labels)
     record["init"] = None if init is None else load_weights(module, init / "diffusion")
-    weights = _weights(cases, codec, stage.objective) if stage.objective.is_weighted else None
+    weights = _weights(cases, codec, stage.objective)
     objective = Objective(build_process(stage.process), stage.prediction, stage.objective, weights)
     task = DiffusionTask(module, latents, objective)
     return fit(task, stage.training, run / "diffusion", record, device=device, label="train diffusion")
@@ -159,15 +162,10 @@ def train_control(
         module = _network(earlier.denoiser, stage.condition, codec, cases.labels)
     inherit(module, load_tensors(checkpoint / "model.safetensors"), checkpoint)
     record["init"] = None if init is None else load_weights(module, init / "control")
-    weights = None
-    if stage.objective.is_weighted:
-        weights = {
-            i: place_weight(cache.mask(i), cases.labels, stage.objective, codec.compression) for i in range(len(cache))
-        }
+    weights = _weights(cache.cases, codec, stage.objective)
     objective = Objective(build_process(earlier.process), earlier.prediction, stage.objective, weights)
-    task = ControlTask(
-        module, cache, latents, objective, bidirectional=stage.bidirectional, freeze_unet=stage.freeze_unet
-    )
+    how = {"bidirectional": stage.bidirectional, "freeze_unet": stage.freeze_unet}
+    task = ControlTask(module, cache, latents, objective, **how)
     return fit(task, stage.training, run / "control", record, device=device, label="train control")
 
 
@@ -284,10 +282,12 @@ def _origin(codec: Codec, cases: Dataset, latents: Latents, denoiser: DenoiserSe
     }
 
 
-def _weights(cases: Dataset, codec: Codec, objective: ObjectiveSettings) -> dict[int, Any]:
-    """Return the weights of the cases that have a mask; the others count alike everywhere."""
+def _weights(cases: Sequence[Case], codec: Codec, objective: ObjectiveSettings) -> dict[int, Tensor]:
+    """Return the weights of the places of every case that has a mask; without one every place counts alike."""
+    if not objective.is_weighted:
+        return {}
     return {
-        index: place_weight(torch.from_numpy(case.mask), cases.labels, objective, codec.compression)
+        index: place_weight(torch.from_numpy(case.mask), case.labels, objective, codec.compression)
         for index, case in enumerate(cases)
         if case.mask is not None
     }

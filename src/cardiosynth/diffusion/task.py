@@ -1,7 +1,7 @@
 """What the diffusion stages learn: to denoise latents, first of images alone, then of pairs (Eq. 3 and 4)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pydantic
@@ -70,13 +70,13 @@ class Objective:
         process: gives alpha and sigma.
         prediction: what the network predicts.
         settings: times and latents.
-        weights: (1, *latent) per case, of mean 1; None where every place counts alike.
+        weights: (1, *latent) by index of the case, of mean 1; where a case has none, every place counts alike.
     """
 
     process: Process
     prediction: Prediction
     settings: ObjectiveSettings
-    weights: Mapping[int, Float[Tensor, "1 *latent"]] | None = None
+    weights: Mapping[int, Float[Tensor, "1 *latent"]] = field(default_factory=dict)
 
     def example(
         self, latent: tuple[Float[Tensor, "c *latent"], Float[Tensor, "c *latent"]], index: int, rng: torch.Generator
@@ -86,7 +86,7 @@ class Objective:
         draw = torch.randn(mean.shape, generator=rng)
         noise = torch.randn(mean.shape, generator=rng)
         x0 = mean + std * draw if self.settings.latents == "sampled" else mean
-        weight = (self.weights or {}).get(index)
+        weight = self.weights.get(index)
         return {
             "x0": x0, "noise": noise, "t": draw_time(self.settings.times, rng),
             "weight": torch.ones_like(mean[:1]) if weight is None else weight,

@@ -17,6 +17,7 @@ from cardiosynth.diffusion.control import Condition, ConditionSettings
 from cardiosynth.diffusion.stem import build_stem, channels_last
 
 ENTRY = "conv_in.conv.weight"
+"""The U-Net's weights that read x and what is concatenated to it."""
 TIMESTEPS = 1000
 """The networks read t in [0, 1] as MONAI's timesteps 0..1000."""
 

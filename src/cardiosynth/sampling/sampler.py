@@ -46,8 +46,8 @@ class SamplerSettings(Settings):
     def _enough_images(self) -> "SamplerSettings":
         if self.confidence is not None and self.confidence.num_images(self.steps) < 2:
             raise ValueError(
-                f"{self.steps} steps decoded at every {self.confidence.interval}. give one image and confidence needs "
-                "two; raise steps, lower confidence.interval, or set confidence to null"
+                f"{self.steps} steps with confidence.interval {self.confidence.interval} give one image and confidence "
+                "needs two; raise steps, lower the interval, or set confidence to null"
             )
         return self
 
