@@ -126,6 +126,8 @@ def prepare(
     spacing_mm: Annotated[list[float] | None, Several] = None,
     labels: Path | None = None,
     unit: str | None = None,
+    licence: str = "",
+    axes: str = "patient",
     dry_run: bool = False,
     json: Annotated[bool, Json] = False,
 ) -> None:
@@ -136,18 +138,20 @@ def prepare(
         src: the scans as downloaded.
         out: dataset folder to write; cases that are there already are kept.
         recipe: take shape and voxel size from this recipe.
-        shape: voxels along X Y Z, where no recipe gives them.
-        spacing_mm: voxel size along X Y Z (one number for all); the default keeps what the recipe says.
+        shape: voxels along X Y Z (X Y of slices), where not the recipe's.
+        spacing_mm: voxel size along X Y Z (one number for all), where not the recipe's or the scan's own.
         labels: JSON with the label table (name: code), where SRC does not say.
         unit: hu or mr, where SRC does not say.
+        licence: under which terms the scans of a plain folder stand; it travels with everything made from them.
+        axes: patient turns oblique scans to straight axes; image keeps their own, which spares thick slices the turn.
         dry_run: only list what would be done.
         json: progress as JSON lines.
     """
     _progress(json)
     from cardiosynth.recipes.prepare import plan_preparation, read_source
 
-    settings = plan_preparation(recipe, _grid_shape(shape) if shape else None, spacing_mm)
-    cases = read_source(kind, src, labels, unit)
+    settings = plan_preparation(recipe, shape, spacing_mm, axes)
+    cases = read_source(kind, src, labels, unit, licence)
     if dry_run:
         for case in cases:
             structures = ", ".join(label.name for label in case.labels)

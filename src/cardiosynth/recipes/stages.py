@@ -79,8 +79,9 @@ def train_stage(stage: str, dataset: Path, run: Path, recipe: FcasRecipe, earlie
     """
     cases = read_dataset(dataset)
     if len(cases) < 2:
+        count = "one case" if len(cases) else "no case"
         raise InputError(
-            f"{dataset} has {len(cases)} case; training needs at least two (only masks and templates do not)."
+            f"{dataset} has {count} and training needs two or more; one is enough for masks and templates."
         )
     keep_recipe(run, recipe)
     return STAGES[stage](cases, run, recipe, earlier, device)
