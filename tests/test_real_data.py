@@ -1,4 +1,4 @@
-"""The chain on real scans, at toy size: cine MR end to end, and a phantom-trained model shown a real CTA and real masks."""
+"""The chain on real scans, at toy size: cine MR, and a phantom-trained model shown a real CTA and real masks."""
 
 import json
 import re

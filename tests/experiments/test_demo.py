@@ -1,0 +1,53 @@
+"""The demo at toy size: complete, resumable, and honest."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import cardiosynth.experiments.demo as demo
+from cardiosynth.core.errors import InputError
+from cardiosynth.evaluation.results import read_results
+from cardiosynth.experiments.demo import PLANS, STEPS, run_demo
+from cardiosynth.recipes.registry import RECIPES
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on_and_finds_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run_demo(tmp_path / "unbroken", "fcas/tiny")
+    with monkeypatch.context() as patch:
+
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(demo, "generate_cases", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_demo(tmp_path / "broken", "fcas/tiny")
+    run_demo(tmp_path / "broken", "fcas/tiny")
+    unbroken, broken = (read_results(tmp_path / name / "results.json") for name in ("unbroken", "broken"))
+    assert broken.tables == unbroken.tables
+    assert broken.notes == unbroken.notes
+    assert [stage.name for stage in broken.stages] == list(STEPS)
+
+    before = (tmp_path / "broken" / "steps.jsonl").read_text()
+    run_demo(tmp_path / "broken", "fcas/tiny")
+    assert (tmp_path / "broken" / "steps.jsonl").read_text() == before, "nothing is done twice"
+    with pytest.raises(InputError, match="other settings"):
+        run_demo(tmp_path / "broken", "fcas/tiny", seed=1)
+
+    page = (tmp_path / "broken" / "report.html").read_text(encoding="utf-8")
+    for text in ("real only", "synthetic + CAL", "Contrast kept", "drawn by a program", "cardiosynth train control"):
+        assert text in page
+    rows = [json.loads(line) for line in (tmp_path / "broken/data/paired/manifest.jsonl").read_text().splitlines()]
+    assert all(row["provenance"]["template"] != row["provenance"]["reference"] for row in rows)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_every_plan_belongs_to_a_recipe_and_knows_every_step(name: str):
+    assert name in RECIPES
+    assert tuple(PLANS[name].expected_s) == STEPS
+
+
+def test_a_recipe_without_a_demo_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="did you mean 'fcas/tiny'"):
+        run_demo(tmp_path, "fcas/tinny")
