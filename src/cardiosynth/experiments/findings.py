@@ -162,7 +162,7 @@ def _training_figure(found: Findings) -> CaseFigure:
 def _mask_table(found: Findings) -> Table:
     """Return how connected the coronary arteries of the new masks are, beside their sources'."""
     columns = (
-        Column(title="masks"), Column(title="coronary pieces", digits=2), Column(title="largest piece", unit="%", digits=1),
+        Column(title="masks"), Column(title="coronary pieces"), Column(title="largest piece", unit="%", digits=1),
         Column(title="coronary volume", unit="mL", digits=2),
     )  # fmt: skip
     used = {parent for row in found.masks.rows.values() for parent in row["provenance"]["parents"]}

@@ -31,7 +31,7 @@ def hausdorff95(p: Shaped[np.ndarray, "*grid"], q: Shaped[np.ndarray, "*grid"], 
 
 
 def _surface(inside: Bool[np.ndarray, "*grid"]) -> Bool[np.ndarray, "*grid"]:
-    return inside & ~ndimage.binary_erosion(inside)
+    return inside & np.logical_not(ndimage.binary_erosion(inside))
 
 
 def _distances_mm(
