@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from cardiosynth.autoencoder.losses import ReconstructionSettings, reconstruction_loss, thin_codes, voxel_weight
+from cardiosynth.autoencoder.losses import (
+    ReconstructionSettings,
+    reconstruction_loss,
+    thin_codes,
+    voxel_weight,
+    weighted_regions,
+)
 from cardiosynth.core.labels import CARDIAC_CT, label_table
 
 
@@ -31,7 +37,8 @@ def test_heart_and_thin_structures_and_the_voxels_next_to_them_count_more():
     mask[..., 1, 4, 4] = CARDIAC_CT.named("left_ventricle").code
     mask[..., 7, 4, 4] = CARDIAC_CT.named("coronary_artery").code
     mask[..., 4, 1, 1] = CARDIAC_CT.named("spine").code
-    weight = voxel_weight(mask, CARDIAC_CT, ReconstructionSettings(heart=3.0, thin_weight=15.0))
+    settings = ReconstructionSettings(heart=3.0, thin_weight=15.0)
+    weight = voxel_weight(weighted_regions(mask, CARDIAC_CT, settings), settings)
     assert weight[0, 0, 1, 4, 4] == weight[0, 0, 0, 3, 5] == 4
     assert weight[0, 0, 7, 4, 4] == weight[0, 0, 8, 5, 3] == 19
     assert weight[0, 0, 4, 1, 1] == weight[0, 0, 4, 4, 4] == 1

@@ -90,6 +90,13 @@ def test_painted_channel_is_the_template_moved_to_the_reference():
     torch.testing.assert_close(painted, torch.where(reference > 0, 0.7, 0.2))
 
 
+def test_intensities_of_a_condition_are_centered_and_spread():
+    plain = raw_condition(condition(), ConditionSettings(), CARDIAC_CT)
+    spread = raw_condition(condition(), ConditionSettings(intensity_center=0.4, intensity_gain=8.0), CARDIAC_CT)
+    assert torch.equal(spread[:, :16], plain[:, :16]), "masks stay as they are"
+    torch.testing.assert_close(spread[:, 16:], (plain[:, 16:] - 0.4) * 8)
+
+
 def test_palette_without_any_target_is_finite():
     image = torch.full((1, 4, 4, 4), 0.25)
     found = palette(image, torch.zeros(1, 4, 4, 4, dtype=torch.uint8), CARDIAC_CT)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pydantic
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -43,13 +44,18 @@ def thin_codes(labels: LabelTable, settings: ReconstructionSettings) -> tuple[in
     return tuple(label.code for label in labels if label.name in names)
 
 
-def voxel_weight(
+def weighted_regions(
     mask: UInt8[Tensor, "b 1 *grid"], labels: LabelTable, settings: ReconstructionSettings
-) -> Float[Tensor, "b 1 *grid"]:
-    """Return how much every voxel counts: 1, plus ``heart`` and ``thin_weight`` in and next to those structures."""
+) -> UInt8[Tensor, "b 1 *grid"]:
+    """Return where voxels count more: bit 0 in and next to target structures, bit 1 in and next to thin ones."""
     heart = _widened(_any_of(mask, labels.target_codes))
     thin = _widened(_any_of(mask, thin_codes(labels, settings)))
-    return 1 + settings.heart * heart + settings.thin_weight * thin
+    return (heart + 2 * thin).to(torch.uint8)
+
+
+def voxel_weight(regions: UInt8[Tensor, "*shape"], settings: ReconstructionSettings) -> Float[Tensor, "*shape"]:
+    """Return how much every voxel counts: 1, plus ``heart`` and ``thin_weight`` in those regions."""
+    return 1 + settings.heart * (regions & 1).float() + settings.thin_weight * (regions >> 1).float()
 
 
 def reconstruction_loss(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydantic
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from cardiosynth.autoencoder.losses import (
     reconstruction_loss,
     thin_codes,
     voxel_weight,
+    weighted_regions,
 )
 from cardiosynth.autoencoder.networks import Autoencoder, AutoencoderSettings, MaisiAutoencoder, build_autoencoder
 from cardiosynth.autoencoder.verdict import verdict
@@ -26,7 +28,7 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.core.random import draw_int
 from cardiosynth.core.store import load_tensors, write_json
-from cardiosynth.data.loader import CaseCache
+from cardiosynth.data.loader import CaseCache, block
 from cardiosynth.training.loop import Batch, Player, TrainingSettings, fit
 from cardiosynth.training.state import load_weights
 
@@ -78,6 +80,7 @@ class AutoencoderTask:
         self, cache: CaseCache, autoencoder: Autoencoder, stage: AutoencoderStage, perceptual: Perceptual | None = None
     ):
         self.cache, self.autoencoder, self.stage, self.perceptual = cache, autoencoder, stage, perceptual
+        self._regions: dict[int, np.ndarray] = {}
         if stage.loss.perceptual and perceptual is None:
             raise InputError("loss.perceptual is above 0 and no extractor was given; give one or set it to 0.")
         for case in cache.cases:
@@ -107,13 +110,21 @@ class AutoencoderTask:
         labels = self.cache.cases[index].labels
         around_thin = float(torch.rand((), generator=rng)) < stage.thin_fraction
         crop = self.cache.crop(index, stage.crop, rng, thin_codes(labels, stage.loss) if around_thin else ())
-        if crop.mask is None:
-            weight = torch.ones_like(crop.image)
-        else:
-            weight = voxel_weight(crop.mask[None], labels, stage.loss)[0]
+        regions = torch.from_numpy(block(self._regions_of(index), crop.start, stage.crop))
         latent = tuple(n // stage.network.compression for n in stage.crop)
         noise = torch.randn((stage.network.latent_channels, *latent), generator=rng)
-        return {"image": crop.image, "weight": weight, "noise": noise}
+        return {"image": crop.image, "weight": voxel_weight(regions, stage.loss), "noise": noise}
+
+    def _regions_of(self, index: int) -> np.ndarray:
+        """Return where voxels of a case count more, (1, *grid); widening structures once per case saves a sixth."""
+        if index not in self._regions:
+            case = self.cache.cases[index]
+            if case.mask is None:
+                self._regions[index] = np.zeros((1, *case.grid.shape), np.uint8)
+            else:
+                found = weighted_regions(self.cache.mask(index)[None], case.labels, self.stage.loss)
+                self._regions[index] = found[0].numpy()
+        return self._regions[index]
 
     def _loss(self, batch: Batch) -> dict[str, Tensor]:
         mean, std = self.autoencoder.encode(batch["image"])

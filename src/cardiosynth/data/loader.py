@@ -107,11 +107,11 @@ class CaseCache:
         """Draw a block of a case; see `start`. A block larger than the case is padded."""
         start = self.start(index, shape, rng, codes)
         case = self.cases[index]
-        image = _block(case.required_image(), start, shape)
-        inside = _block(np.ones_like(case.required_image(), np.uint8), start, shape)
+        image = block(case.required_image(), start, shape)
+        inside = block(np.ones_like(case.required_image(), np.uint8), start, shape)
         confidence = self._confidence[index]
-        certain = inside * np.uint8(255) if confidence is None else _block(confidence, start, shape)
-        mask = None if case.mask is None else torch.from_numpy(_block(case.mask, start, shape))
+        certain = inside * np.uint8(255) if confidence is None else block(confidence, start, shape)
+        mask = None if case.mask is None else torch.from_numpy(block(case.mask, start, shape))
         return Crop(
             image=self._image(index, image) * torch.from_numpy(inside),
             mask=mask,
@@ -151,8 +151,14 @@ def _corner(drawn: int, size: int, block: int) -> int:
     return drawn if size >= block else drawn - (block - size)
 
 
-def _block(array: np.ndarray, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
-    """Return ``array[:, start : start + shape]`` with zeros where that lies outside."""
+def block(array: np.ndarray, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+    """Return ``array[:, start : start + shape]`` with zeros where that lies outside.
+
+    Args:
+        array: (C, *grid).
+        start: voxel index of the corner; may be negative.
+        shape: voxels per axis.
+    """
     out = np.zeros((array.shape[0], *shape), array.dtype)
     source, target = [slice(None)], [slice(None)]
     for first, length, size in zip(start, shape, array.shape[1:], strict=True):

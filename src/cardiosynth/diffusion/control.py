@@ -34,6 +34,9 @@ class ConditionSettings(Settings):
         template: which other case is the template in training: ``random`` (published), or one of the
             ``same_acquisition`` where there is one.
         features: channels of the embedding that is concatenated.
+        intensity_center: intensity in model units that becomes 0 in the template's channels. Published 0.
+        intensity_gain: factor on the rest. Published 1. Contrast phases differ by a few hundredths of a wide window;
+            without a gain the network is slow to notice.
         stem: ``compact`` space-to-depth and three convolutions; ``maisi`` (published) MONAI's convolution stack, for
             ``control`` only.
         stem_channels: widths inside the stem. Published (maisi) (8, 32, 64).
@@ -44,6 +47,8 @@ class ConditionSettings(Settings):
     inject: Literal["concatenate", "control", "both"] = "concatenate"
     template: Literal["random", "same_acquisition"] = "random"
     features: int = 32
+    intensity_center: float = 0.0
+    intensity_gain: float = 1.0
     stem: Literal["compact", "maisi"] = "compact"
     stem_channels: tuple[int, ...] = (96, 64)
 
@@ -95,9 +100,10 @@ def raw_condition(
     parts = encode_mask(reference, settings, labels, labels.target_codes, dtype)
     if settings.kind != "mask":
         parts += encode_mask(condition.template_mask, settings, labels, labels.codes, dtype)
-        parts.append(condition.template_image.to(dtype))
+        parts.append(_spread(condition.template_image, settings).to(dtype))
     if settings.kind == "painted":
-        parts.append(paint(condition._replace(reference=reference), labels).to(dtype))
+        painted = paint(condition._replace(reference=reference), labels)
+        parts.append(_spread(painted, settings).to(dtype))
     return torch.cat(parts, 1)
 
 
@@ -175,6 +181,11 @@ def palette(
     shell = _widened(inside.view(mask.shape)).flatten() & ~inside
     means[0] = values[shell].mean() if bool(shell.any()) else overall
     return means.float()
+
+
+def _spread(image: Tensor, settings: ConditionSettings) -> Tensor:
+    """Return intensities as the network sees them in a condition."""
+    return (image - settings.intensity_center) * settings.intensity_gain
 
 
 def _looked_up(table: Tensor, codes: Tensor) -> Tensor:

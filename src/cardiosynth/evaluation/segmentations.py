@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
+from scipy import ndimage
 
 from cardiosynth.core.case import Case
 from cardiosynth.core.labels import Label, LabelTable
@@ -60,6 +61,7 @@ def compare_segmentation(predicted: UInt8[np.ndarray, "1 *grid"], truth: Case) -
 
 
 def _agreement(p: np.ndarray, q: np.ndarray, truth: Case, label: Label) -> Agreement:
+    p, q = _without_margin(p, q)
     found, true = components(p).sizes, components(q).sizes
     expected = label.components or max(1, len(true))
     in_mm = {}
@@ -73,6 +75,12 @@ def _agreement(p: np.ndarray, q: np.ndarray, truth: Case, label: Label) -> Agree
         dice=dice(p, q), **in_mm, pieces=len(found), largest=_first_share(found),
         true_pieces=len(true), true_largest=_first_share(true), missed=connectivity_error(p, q, expected),
     )  # fmt: skip
+
+
+def _without_margin(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both masks cut to the box that holds them: no measure depends on what lies outside, all cost less."""
+    (box,) = ndimage.find_objects((p | q).astype(np.uint8)) or [None]
+    return (p, q) if box is None else (p[box], q[box])
 
 
 Arms = Mapping[str, Sequence[Mapping[str, Agreement]]]

@@ -10,8 +10,9 @@ from cardiosynth.core.config import Settings
 from cardiosynth.core.errors import InputError, suggest
 from cardiosynth.core.progress import Progress
 from cardiosynth.data.dataset import DatasetWriter, read_dataset
-from cardiosynth.evaluation.results import write_results
-from cardiosynth.experiments.findings import Arm, Findings, demo_results
+from cardiosynth.evaluation.results import read_results, write_results
+from cardiosynth.experiments.cover import write_cover
+from cardiosynth.experiments.findings import Arm, Findings, demo_results, with_times
 from cardiosynth.experiments.study import Study, command_line
 from cardiosynth.recipes.fcas import FcasRecipe
 from cardiosynth.recipes.phantoms import Population, write_phantoms
@@ -52,7 +53,7 @@ STEPS = (
 PLANS = {
     "fcas/demo": DemoPlan(
         library=72, protocols=18, real=4, test=8, synthetic=32,
-        expected_s=dict(zip(STEPS, (70, 330, 60, 420, 20, 60, 15, 60, 60, 60, 20, 30), strict=True)),
+        expected_s=dict(zip(STEPS, (48, 320, 55, 450, 12, 31, 8, 61, 65, 65, 10, 30), strict=True)),
     ),
     "fcas/tiny": DemoPlan(
         library=4, protocols=2, real=2, test=2, synthetic=2,
@@ -104,8 +105,9 @@ class Demo:
         self._train_generator(study)
         self._synthesize(study)
         self._train_segmenters(study)
-        study.step("segment the test cases", "", self._segment)
-        study.step("evaluate", self._evaluation_command(), lambda: None)
+        again = command_line("demo", self.out, "--recipe", self.recipe.name, "--seed", self.seed)
+        study.step("segment the test cases", again, self._segment)
+        study.step("evaluate", self._evaluation_command(), lambda: self._evaluate(study))
         return self._report(study)
 
     def data(self, name: str) -> Path:
@@ -223,7 +225,7 @@ class Demo:
         words = ("evaluate", self.data("test"), self.data("paired"), "--out", self.out / "paired.json")
         return command_line(*words)
 
-    def _report(self, study: Study) -> Path:
+    def _evaluate(self, study: Study) -> None:
         findings = Findings(
             out=self.out,
             test=read_dataset(self.data("test")),
@@ -236,9 +238,13 @@ class Demo:
             steps=self.recipe.segmenter.training.steps,
             pretrain_share=self.plan.pretrain_share,
             real=self.plan.real,
-            times=study.times(),
+            seconds=sum(seconds for _, seconds, _ in study.times()),
         )
-        results = demo_results(findings)
+        write_cover(findings.test[0], findings.paired[0], self.out / "picture.png")
+        write_results(demo_results(findings), self.out / "results.json")
+
+    def _report(self, study: Study) -> Path:
+        results = with_times(read_results(self.out / "results.json"), study.times())
         write_results(results, self.out / "results.json")
         write_report(results, self.out / "report.html", relative_to=self.out)
         return self.out / "report.html"

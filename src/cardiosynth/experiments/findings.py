@@ -68,7 +68,7 @@ class Findings:
         steps: optimizer steps of each arm.
         pretrain_share: share of them that the synthetic arms spend on synthetic cases.
         real: how many annotated cases the arms share.
-        times: (step, seconds, command).
+        seconds: how long it took to get there.
     """
 
     out: Path
@@ -82,7 +82,7 @@ class Findings:
     steps: int
     pretrain_share: float
     real: int
-    times: list[tuple[str, float, str]]
+    seconds: float
 
 
 def demo_results(found: Findings) -> Results:
@@ -100,12 +100,17 @@ def demo_results(found: Findings) -> Results:
             *images.tables, dice_table(arms, labels, protocol), distance_table(arms, labels, protocol),
             connectivity_table(arms, labels.named(VESSEL), protocol), _mask_table(found),
         ),
-        "stages": tuple(Stage(name=name, seconds=seconds, command=text) for name, seconds, text in found.times),
     })  # fmt: skip
 
 
+def with_times(results: Results, times: list[tuple[str, float, str]]) -> Results:
+    """Return the results with (step, seconds, command) of every step, the evaluation's own included."""
+    stages = tuple(Stage(name=name, seconds=seconds, command=text) for name, seconds, text in times)
+    return results.model_copy(update={"stages": stages})
+
+
 def _summary(found: Findings) -> str:
-    minutes = sum(seconds for _, seconds, _ in found.times) / 60
+    minutes = found.seconds / 60
     return (
         f"An autoencoder and a template-guided diffusion model learned from {len(found.sources)} phantoms, made "
         f"{len(found.synthetic)} annotated volumes for newly deformed masks, and {len(found.paired)} for the masks of "

@@ -83,18 +83,19 @@ DEMO = FcasRecipe(
     grid=GridSettings(shape=(96, 96, 96), spacing_mm=(1.25, 1.25, 1.25)),
     autoencoder=AutoencoderStage(
         # Measured on phantoms (docs/log.md): weighting thin structures more kept more of their contrast at equal time.
-        loss=ReconstructionSettings(thin_weight=60.0), thin_fraction=0.85,
-        crop=(48, 48, 48), training=_training(1900, 4, 2e-3),
+        loss=ReconstructionSettings(thin_weight=40.0), thin_fraction=0.85,
+        crop=(48, 48, 48), training=_training(2100, 4, 2e-3),
     ),
     diffusion=DiffusionStage(
         process=FLOW, prediction="x0",
         objective=ObjectiveSettings(times=OFTEN_IN_THE_MIDDLE, target_weight=1.0, thin_weight=3.0),
-        training=_training(150, 2, 1e-3),
+        training=_training(100, 2, 1e-3),
     ),
     control=ControlStage(
-        condition=ConditionSettings(kind="painted", encoding="one_hot", template="same_acquisition"),
-        objective=ObjectiveSettings(times=OFTEN_IN_THE_MIDDLE, target_weight=1.0, thin_weight=3.0),
-        training=_training(1200, 1, 1e-3),
+        # In the window of 3000 HU, center and gain make these channels (HU - 200) / 375.
+        condition=ConditionSettings(template="same_acquisition", intensity_center=0.4, intensity_gain=8.0),
+        objective=ObjectiveSettings(times=OFTEN_IN_THE_MIDDLE, target_weight=1.0, thin_weight=6.0),
+        training=_training(1050, 1, 1e-3),
     ),
     sampler=SamplerSettings(solver="euler", steps=10, confidence=ConfidenceSettings(interval=1)),
     segmenter=SegmentationStage(crop=(64, 64, 64), training=_training(400, 2, 2e-3)),
