@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 import cardiosynth.experiments.demo as demo
+from cardiosynth.core.config import with_overrides
 from cardiosynth.core.errors import InputError
 from cardiosynth.evaluation.results import read_results
-from cardiosynth.experiments.demo import PLANS, STEPS, run_demo
-from cardiosynth.recipes.registry import RECIPES
+from cardiosynth.experiments.demo import PLANS, STEPS, run_demo, seed_settings
+from cardiosynth.recipes.registry import RECIPES, find_recipe
+from cardiosynth.recipes.stages import STAGES
 
 
 @pytest.mark.slow
@@ -40,6 +42,14 @@ def test_killed_in_the_middle_it_goes_on_and_finds_the_same(tmp_path: Path, monk
         assert text in page
     rows = [json.loads(line) for line in (tmp_path / "broken/data/paired/manifest.jsonl").read_text().splitlines()]
     assert all(row["provenance"]["template"] != row["provenance"]["reference"] for row in rows)
+
+
+def test_the_seed_reaches_every_stage_and_the_printed_commands():
+    changed = with_overrides(find_recipe("fcas/tiny"), seed_settings(7)[1::2])
+    for stage in STAGES:
+        assert getattr(changed, stage).training.seed == 7
+        assert f"{stage}.training.seed=7" in seed_settings(7)
+    assert seed_settings(0) == []
 
 
 @pytest.mark.parametrize("name", PLANS)

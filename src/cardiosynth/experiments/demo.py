@@ -6,7 +6,7 @@ It need not show a gain; it must show the truth. What each step does by hand sta
 from dataclasses import dataclass
 from pathlib import Path
 
-from cardiosynth.core.config import Settings
+from cardiosynth.core.config import Settings, with_overrides
 from cardiosynth.core.errors import InputError, suggest
 from cardiosynth.core.progress import Progress
 from cardiosynth.data.dataset import DatasetWriter, read_dataset
@@ -17,7 +17,7 @@ from cardiosynth.experiments.study import Study, command_line
 from cardiosynth.recipes.fcas import FcasRecipe
 from cardiosynth.recipes.phantoms import Population, write_phantoms
 from cardiosynth.recipes.registry import find_recipe
-from cardiosynth.recipes.stages import Earlier, Synthesis, generate_cases, train_stage, write_masks
+from cardiosynth.recipes.stages import STAGES, Earlier, Synthesis, generate_cases, train_stage, write_masks
 from cardiosynth.report.html import write_report
 from cardiosynth.segmentation.predict import load_segmenter, predict_mask
 
@@ -80,7 +80,13 @@ def run_demo(out: Path, recipe_name: str, seed: int = 0, device: str = "cpu") ->
     """
     if recipe_name not in PLANS:
         raise InputError(f"there is no demo for recipe '{recipe_name}'" + suggest(recipe_name, sorted(PLANS)))
-    return Demo(out, find_recipe(recipe_name), PLANS[recipe_name], seed, device).run()
+    recipe = with_overrides(find_recipe(recipe_name), seed_settings(seed)[1::2])
+    return Demo(out, recipe, PLANS[recipe_name], seed, device).run()
+
+
+def seed_settings(seed: int) -> list[str]:
+    """Return the words of a ``train`` command that give every stage another seed than the recipes' 0."""
+    return [word for stage in STAGES for word in ("--set", f"{stage}.training.seed={seed}")] if seed else []
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,7 @@ class Demo:
     def _train_generator(self, study: Study) -> None:
         for stage in ("autoencoder", "diffusion", "control"):
             words = ("train", stage, self.data("library"), self.generator, "--recipe", self.recipe.name)
+            words += tuple(seed_settings(self.seed))
             study.step(f"train {stage}", command_line(*words), lambda stage=stage: self._train(stage))
 
     def _train(self, stage: str) -> None:
@@ -190,7 +197,7 @@ class Demo:
                 words = ["train", "segmenter", self.data(data), arm.run / part, "--recipe", self.recipe.name]
                 words += ["--set", f"segmenter.training.steps={steps}"]
                 words += [] if arm.confidence else ["--set", "segmenter.confidence=false"]
-                words += ["--init", previous] if previous else []
+                words += [*seed_settings(self.seed), *(["--init", previous] if previous else [])]
                 commands.append(command_line(*words))
                 previous = arm.run / part
             study.step(
