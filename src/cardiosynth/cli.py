@@ -70,7 +70,7 @@ def demo(
 
     Args:
         out: folder for everything.
-        recipe: fcas/demo (20 minutes on two quiet cores) or fcas/tiny (a minute, for tests).
+        recipe: fcas/demo (18 minutes on two quiet cores) or fcas/tiny (a minute, for tests).
         seed: the run's seed.
         device: cpu or cuda.
         json: progress as JSON lines.
