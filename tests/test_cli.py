@@ -1,20 +1,37 @@
-"""The command line as a process: what it loads, what it says, how it ends."""
+"""The command line: what it loads, what it says, how it ends."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-
-def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "cardiosynth", *words], capture_output=True, text=True, cwd=cwd)
+from cardiosynth.cli import main
 
 
-def assert_one_sentence(result: subprocess.CompletedProcess[str], *parts: str) -> None:
-    assert result.returncode == 2, result.stderr
-    assert "Traceback" not in result.stderr
+class Ended(NamedTuple):
+    code: int
+    stdout: str
+    stderr: str
+
+
+def run(*words: str, cwd: Path = Path()) -> Ended:
+    """Run one command in this process: importing everything anew takes seconds."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.chdir(cwd):
+        try:
+            main(list(words))
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def assert_one_sentence(result: Ended, *parts: str) -> None:
+    assert result.code == 2, result.stderr
     for part in parts:
         assert part in result.stderr, result.stderr
 
@@ -28,6 +45,14 @@ def test_help_loads_neither_torch_nor_monai(words: list[str]):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip().endswith("[]")
+
+
+def test_as_a_process_it_ends_with_exit_code_2_and_no_traceback(tmp_path: Path):
+    command = [sys.executable, "-m", "cardiosynth", "check", str(tmp_path / "nowhere")]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert str(tmp_path / "nowhere") in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_misspelled_verb_is_answered_with_the_right_one():

@@ -14,6 +14,7 @@ from cardiosynth.diffusion.control import (
     paint,
     palette,
     raw_condition,
+    typical_intensities,
 )
 from cardiosynth.diffusion.stem import fold
 
@@ -95,6 +96,25 @@ def test_intensities_of_a_condition_are_centered_and_spread():
     spread = raw_condition(condition(), ConditionSettings(intensity_center=0.4, intensity_gain=8.0), CARDIAC_CT)
     assert torch.equal(spread[:, :16], plain[:, :16]), "masks stay as they are"
     torch.testing.assert_close(spread[:, 16:], (plain[:, 16:] - 0.4) * 8)
+
+
+def test_a_structure_the_template_lacks_takes_its_typical_intensity():
+    mask = torch.zeros(1, 6, 6, 6, dtype=torch.uint8)
+    mask[:, :3] = 4
+    image = torch.where(mask > 0, 0.5, 0.1)
+    typical = {"left_ventricle": 0.9, "right_ventricle": 0.3}
+    found = palette(image, mask, CARDIAC_CT, typical)
+    assert found[4] == pytest.approx(0.5), "what the template shows goes before what is typical"
+    assert found[6] == pytest.approx(0.3)
+    assert found[3] == pytest.approx(0.5), "nothing typical is known: the mean of the template's targets"
+
+
+def test_typical_intensities_are_means_over_the_cases_that_have_the_structure():
+    first, second = torch.zeros(256), torch.zeros(256)
+    first[4], second[4], second[6] = 0.2, 0.4, 0.7
+    masks = [torch.tensor([[4, 0]], dtype=torch.uint8), torch.tensor([[4, 6]], dtype=torch.uint8)]
+    found = typical_intensities([first, second], masks, CARDIAC_CT)
+    assert found == {"left_ventricle": pytest.approx(0.3), "right_ventricle": pytest.approx(0.7)}
 
 
 def test_palette_without_any_target_is_finite():

@@ -135,6 +135,7 @@ def test_a_target_the_model_does_not_know_is_refused_and_a_surrounding_of_the_te
         loaded.generate(renamed(case(0), strange), case(1), 0)
     made = loaded.generate(case(0), renamed(case(1), strange), 0)
     assert made.provenance["left_out"] == ["appendage"]
+    assert made.provenance["not_in_template"] == [loaded.model.labels.targets[0].name]
 
 
 def test_an_untrained_generator_says_so():

@@ -40,7 +40,7 @@ def raw_statistics(channels: int) -> LatentStatistics:
 
 
 def measure_statistics(
-    latents: Iterable[tuple[Float[Tensor, "c *latent"], Float[Tensor, "c *latent"]]],
+    latents: Iterable[tuple[Tensor, Tensor]],
 ) -> LatentStatistics:
     """Return the statistics per channel of the latents' draws, over all voxels of all cases.
 

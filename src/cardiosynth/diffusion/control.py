@@ -7,6 +7,7 @@ template's contrast explicit: the reference mask filled with the template's mean
 Everything here acts voxel by voxel, so it may be applied to volumes that are already folded by space-to-depth.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -164,12 +165,16 @@ def paint(condition: Condition, labels: LabelTable) -> Float[Tensor, "b m *grid"
 
 
 def palette(
-    image: Float[Tensor, "1 *grid"], mask: UInt8[Tensor, "1 *grid"], labels: LabelTable
+    image: Float[Tensor, "1 *grid"],
+    mask: UInt8[Tensor, "1 *grid"],
+    labels: LabelTable,
+    typical: Mapping[str, float] | None = None,
 ) -> Float[Tensor, "256"]:
     """Return the mean intensity of every structure of one template, in the unit of ``image``.
 
     Entry 0 is the tissue between the targets: the mean of the shell of 2 voxels around them. A target that the
-    template lacks gets the mean of all its targets; a template without any target gives its overall mean.
+    template lacks gets its ``typical`` intensity, or the mean of the template's targets where none is given; a
+    template without any target gives its overall mean.
     """
     values, codes = image.flatten().double(), mask.flatten().long()
     counts = torch.bincount(codes, minlength=256)
@@ -180,7 +185,29 @@ def palette(
     means = torch.where(counts > 0, sums / counts.clamp(min=1), overall)
     shell = _widened(inside.view(mask.shape)).flatten() & ~inside
     means[0] = values[shell].mean() if bool(shell.any()) else overall
+    for label in labels.targets:
+        if counts[label.code] == 0 and typical and label.name in typical:
+            means[label.code] = typical[label.name]
     return means.float()
+
+
+def typical_intensities(
+    palettes: Sequence[Float[Tensor, "256"]], masks: Iterable[UInt8[Tensor, "1 *grid"]], labels: LabelTable
+) -> dict[str, float]:
+    """Return the mean intensity of every target structure over the cases that have it, by name.
+
+    Args:
+        palettes: of the cases, see :func:`palette`.
+        masks: of the cases, in the same order.
+        labels: names the structures.
+    """
+    there = torch.stack([torch.bincount(mask.flatten().long(), minlength=256) > 0 for mask in masks])
+    values = torch.stack(list(palettes))
+    return {
+        label.name: float(values[there[:, label.code], label.code].mean())
+        for label in labels.targets
+        if bool(there[:, label.code].any())
+    }
 
 
 def _spread(image: Tensor, settings: ConditionSettings) -> Tensor:

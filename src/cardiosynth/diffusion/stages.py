@@ -166,6 +166,7 @@ def train_control(
     objective = Objective(build_process(earlier.process), earlier.prediction, stage.objective, weights)
     how = {"bidirectional": stage.bidirectional, "freeze_unet": stage.freeze_unet}
     task = ControlTask(module, cache, latents, objective, **how)
+    record["typical_intensities"] = task.typical_intensities()
     return fit(task, stage.training, run / "control", record, device=device, label="train control")
 
 
@@ -193,7 +194,8 @@ def control_record(
     """Return the record of a ``control`` checkpoint, which suffices, with the autoencoder's, to generate.
 
     Keys: those of :func:`diffusion_record`; ``diffusion`` (fingerprint of the first stage) and ``first_stage`` (its
-    settings: sizes, process, prediction).
+    settings: sizes, process, prediction); ``typical_intensities`` (model units, by structure: for templates that lack
+    a structure).
     """
     denoiser = parse_settings(DenoiserSettings, first["settings"]["denoiser"], "the diffusion stage's record")
     return {

@@ -14,7 +14,7 @@ from cardiosynth.core.config import Settings
 from cardiosynth.core.labels import LabelTable, normalized_name
 from cardiosynth.core.random import draw_int
 from cardiosynth.data.loader import CaseCache
-from cardiosynth.diffusion.control import Condition, palette
+from cardiosynth.diffusion.control import Condition, palette, typical_intensities
 from cardiosynth.diffusion.denoiser import Prediction, diffuse, target
 from cardiosynth.diffusion.latents import Latents
 from cardiosynth.diffusion.process import Process
@@ -191,6 +191,11 @@ class ControlTask:
     def players(self) -> list[Player]:
         """Return the one player: everything that is not frozen."""
         return [Player("denoiser", [p for p in self._module.parameters() if p.requires_grad], self.loss)]
+
+    def typical_intensities(self) -> dict[str, float]:
+        """Return the mean intensity of every target structure over the cases, in model units, by name."""
+        masks = (self._cases.mask(index) for index in range(len(self._cases)))
+        return typical_intensities(self._palettes, masks, self._module.labels)
 
     def batch(self, generators: Sequence[torch.Generator]) -> Batch:
         """Return two directions per generator: noisy latents and the volumes that condition them."""

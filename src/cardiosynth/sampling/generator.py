@@ -156,7 +156,8 @@ class StructDiffGenerator:
         Returns:
             Image in the template's unit (HU as int16, MR as float32), the targets of the mask, confidence, and what
             made it. Affine and labels are the mask's. Structures are matched by name; those of the template that the
-            model does not know become background, and the provenance names them (``left_out``).
+            model does not know become background (``left_out`` in the provenance); those of the mask that the template
+            lacks are drawn at the intensity they had in training on average (``not_in_template``).
 
         Raises:
             InputError: a mask or image is missing, is on another grid, of another voxel size or unit than the model was
@@ -169,6 +170,7 @@ class StructDiffGenerator:
         rng = generator(seed, "sampling", mask.case_id)
         image = self._decode(self._latent(self._condition(reference, pair, window), rng, ssv)[0], window)
         confidence, facts = ssv.confidence() if ssv is not None else (None, None)
+        known = {"left_out": left_out, "not_in_template": self._not_in(pair, reference)}
         return Case(
             case_id=f"synthetic-{mask.case_id}",
             image=rounded_image(image) if template.intensity_unit == "hu" else image.astype(np.float32),
@@ -179,14 +181,15 @@ class StructDiffGenerator:
             intensity_unit=template.intensity_unit,
             spacing_known=mask.spacing_known,
             origin="synthetic",
-            provenance=self._provenance(mask, template, seed, facts) | ({"left_out": left_out} if left_out else {}),
+            provenance=self._provenance(mask, template, seed, facts)
+            | {key: names for key, names in known.items() if names},
         )
 
     def _condition(self, mask: Case, template: Case, window: Window) -> Condition:
         image = torch.from_numpy(window.to_model(template.required_image().astype(np.float32)))
         codes = torch.from_numpy(np.ascontiguousarray(template.required_mask()))
         reference = torch.from_numpy(np.ascontiguousarray(mask.required_mask()))
-        table = palette(image, codes, self.model.labels)
+        table = palette(image, codes, self.model.labels, self.model.record["typical_intensities"])
         device = self.model.codec.device
         return Condition(*(v[None].to(device) for v in (reference, codes, image, table)))
 
@@ -244,6 +247,11 @@ class StructDiffGenerator:
                 f"make it a surrounding, or give it the model's name ({', '.join(sorted(targets))})."
             )
         return adapted
+
+    def _not_in(self, template: Case, reference: Case) -> list[str]:
+        """Return the target structures of the reference whose intensity the template does not tell."""
+        wanted, there = (set(np.unique(case.required_mask()).tolist()) for case in (reference, template))
+        return [label.name for label in self.model.labels.targets if label.code in wanted - there]
 
     def _adapted(self, case: Case) -> tuple[Case, list[str]]:
         """Return a case in the model's codes, matched by name, and the structures that the model does not know."""
