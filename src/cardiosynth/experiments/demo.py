@@ -26,16 +26,16 @@ class DemoPlan(Settings):
     """How much of everything, and how long each step takes on two quiet cores.
 
     Attributes:
-        library: phantoms the generative model learns from.
-        protocols: acquisition protocols of the library.
+        training: phantoms the generative model learns from.
+        protocols: acquisition protocols of the training cases.
         real: annotated cases that the segmenters have, the 'few real cases'.
-        test: cases nobody saw, two of each of their protocols, none of which the library has.
+        test: cases nobody saw, two of each of their protocols, none of which the training cases have.
         synthetic: synthetic cases for the segmenters.
         pretrain_share: share of a segmenter's steps that is spent on synthetic cases (the papers': 800 of 1000 epochs).
         expected_s: seconds each step took when it was measured; only used to tell how much is left.
     """
 
-    library: int
+    training: int
     protocols: int
     real: int
     test: int
@@ -52,11 +52,11 @@ STEPS = (
 
 PLANS = {
     "fcas/demo": DemoPlan(
-        library=72, protocols=18, real=4, test=8, synthetic=32,
+        training=72, protocols=18, real=4, test=8, synthetic=32,
         expected_s=dict(zip(STEPS, (48, 320, 55, 450, 12, 31, 8, 61, 65, 65, 10, 30), strict=True)),
     ),
     "fcas/tiny": DemoPlan(
-        library=4, protocols=2, real=2, test=2, synthetic=2,
+        training=4, protocols=2, real=2, test=2, synthetic=2,
         expected_s=dict(zip(STEPS, (3, 2, 2, 3, 1, 2, 2, 2, 3, 3, 1, 2), strict=True)),
     ),
 }  # fmt: skip
@@ -139,7 +139,7 @@ class Demo:
         seen = {"shape": shape, "spacing_mm": spacing, "seed": self.seed}
         held_out = max(1, plan.test // 2)
         return {
-            "library": Population(plan.library, protocols=plan.protocols, **seen),
+            "training": Population(plan.training, protocols=plan.protocols, **seen),
             "real": Population(plan.real, protocols=plan.protocols, first=FIRST_REAL, **seen),
             "test": Population(
                 plan.test, protocols=held_out, first=FIRST_TEST, first_protocol=plan.protocols, **seen
@@ -153,25 +153,27 @@ class Demo:
 
         shape = " ".join(map(str, self.recipe.grid.shape))
         plan = self.plan
-        words = ("phantom", self.data("library"), "--cases", plan.library, "--protocols", plan.protocols, "--shape")
+        words = ("phantom", self.data("training"), "--cases", plan.training, "--protocols", plan.protocols, "--shape")
         study.step("draw phantoms", f"{command_line(*words)} {shape} --seed {self.seed}", work)
 
     def _train_generator(self, study: Study) -> None:
         for stage in ("autoencoder", "diffusion", "control"):
-            words = ("train", stage, self.data("library"), self.generator, "--recipe", self.recipe.name)
+            words = ("train", stage, self.data("training"), self.generator, "--recipe", self.recipe.name)
             words += tuple(seed_settings(self.seed))
             study.step(f"train {stage}", command_line(*words), lambda stage=stage: self._train(stage))
 
     def _train(self, stage: str) -> None:
-        train_stage(stage, self.data("library"), self.generator, self.recipe, Earlier(), self.device)
+        train_stage(stage, self.data("training"), self.generator, self.recipe, Earlier(), self.device)
 
     def _synthesize(self, study: Study) -> None:
-        library, masks, test, count = self.data("library"), self.data("masks"), self.data("test"), self.plan.synthetic
-        words = ("masks", library, masks, "--cases", count, "--seed", self.seed, "--recipe", self.recipe.name)
+        training, masks, test, count = self.data("training"), self.data("masks"), self.data("test"), self.plan.synthetic
+        words = ("masks", training, masks, "--cases", count, "--seed", self.seed, "--recipe", self.recipe.name)
         study.step(
-            "make masks", command_line(*words), lambda: write_masks(library, masks, count, self.seed, self.recipe.masks)
+            "make masks",
+            command_line(*words),
+            lambda: write_masks(training, masks, count, self.seed, self.recipe.masks),
         )
-        for_training = Synthesis(self.generator, library, masks, count, self.seed, device=self.device)
+        for_training = Synthesis(self.generator, training, masks, count, self.seed, device=self.device)
         for_comparison = Synthesis(
             self.generator, test, test, self.plan.test, self.seed, device=self.device, template="same_acquisition"
         )
@@ -239,7 +241,7 @@ class Demo:
             paired=read_dataset(self.data("paired")),
             synthetic=read_dataset(self.data("synthetic")),
             masks=read_dataset(self.data("masks")),
-            sources=read_dataset(self.data("library")),
+            sources=read_dataset(self.data("training")),
             generator=self.generator,
             arms=self.arms,
             steps=self.recipe.segmenter.training.steps,
