@@ -176,6 +176,25 @@ def test_a_gradient_that_is_not_finite_names_player_and_step(tmp_path):
     assert not checkpoints(tmp_path)
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in the foreground: background jobs, which test runs may be, are started with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_what_the_caller_ignores_stays_ignored(unbroken, tmp_path, interruptible):
+    class Nudged(Denoising):
+        def loss(self, batch):
+            signal.raise_signal(signal.SIGINT)
+            return super().loss(batch)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    assert_same_files(fit(Nudged(), SETTINGS, tmp_path, RECORD), unbroken[Denoising])
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_the_step_finish_and_be_saved(number, unbroken, tmp_path):
     class Interrupted(Denoising):
@@ -196,6 +215,7 @@ def test_a_signal_lets_the_step_finish_and_be_saved(number, unbroken, tmp_path):
     assert_same_files(final, unbroken[Denoising])
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_signal_after_the_last_step_is_not_lost(unbroken, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(
@@ -205,6 +225,7 @@ def test_a_signal_after_the_last_step_is_not_lost(unbroken, tmp_path):
     assert_same_files(checkpoints(tmp_path)[-1], unbroken[Denoising])
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_interrupt_is_obeyed_at_once(tmp_path):
     class Impatient(Denoising):
         def loss(self, batch):
