@@ -111,7 +111,7 @@ def test_one_pair_is_enough_for_masks_and_templates_but_not_for_training(
     with pytest.raises(SystemExit) as ended:
         train("autoencoder", one.root, chain / "never", 2)
     assert ended.value.code == 2
-    assert "at least two" in capsys.readouterr().err
+    assert "training needs two or more" in capsys.readouterr().err
     assert not (chain / "never").exists()
 
 

@@ -11,6 +11,8 @@ from cardiosynth.data.sources.phantom.render import render
 from cardiosynth.data.sources.phantom.tidy import without_cut_off_pieces
 
 MEAN_LESIONS = 1.5
+LICENCE = "CC0-1.0"
+"""Of the phantoms themselves (NOTICE): no patient is behind them, and what is trained on them inherits no terms."""
 
 
 def phantoms(
@@ -81,6 +83,7 @@ def phantom(
         origin="phantom",
         provenance={
             "source": "cardiosynth phantom",
+            "licence": LICENCE,
             "seed": seed,
             "patient": index,
             "acquisition": acquisition.name,
