@@ -9,7 +9,7 @@ from cardiosynth.core.volume import (
     resample,
     resample_mask,
     right_angled_axes,
-    straight_grid,
+    spacing_along,
     to_ras,
 )
 
@@ -97,7 +97,8 @@ def test_the_axes_of_a_sheared_slice_stay_in_its_plane():
 def test_a_straight_grid_covers_the_sheared_one_and_keeps_its_spacing(shape):
     linear = np.array([[0.0, -1.0, 0.2], [1.5, 0.3, 0], [0, 0, 4.0]])
     sheared = Grid(shape, affine_of(linear, (1, 2, 3)))
-    straight = straight_grid(sheared)
+    axes = np.eye(3) if len(shape) == 3 else right_angled_axes(sheared)
+    straight = covering_grid(sheared, axes, spacing_along(sheared, axes))
     assert not straight.is_sheared
     index = np.linalg.inv(straight.affine[:3, :3]) @ (world(sheared).reshape(3, -1) - straight.affine[:3, 3, None])
     size = np.array([*straight.shape, 1][:3])

@@ -43,8 +43,3 @@ def named_weights(seed: int, *names: str | int) -> Iterator[None]:
 def draw_int(below: int, rng: torch.Generator) -> int:
     """Return a uniform integer in ``[0, below)``."""
     return int(torch.randint(below, (), generator=rng))
-
-
-def draw_uniform(low: float, high: float, rng: torch.Generator) -> float:
-    """Return a uniform number in ``[low, high)``."""
-    return low + (high - low) * float(torch.rand((), generator=rng))

@@ -117,16 +117,6 @@ def spacing_along(grid: Grid, axes: np.ndarray) -> tuple[float, ...]:
     return tuple(spacing.tolist())
 
 
-def straight_grid(grid: Grid) -> Grid:
-    """Return a RAS+ grid without shear or obliqueness that covers ``grid`` and keeps its spacing per axis.
-
-    Used for sheared affines, which no orthogonal format can carry. A slice cannot leave its plane: only its two
-    axes are brought to a right angle.
-    """
-    axes = np.eye(3) if len(grid.shape) == 3 else right_angled_axes(grid)
-    return covering_grid(grid, axes, spacing_along(grid, axes))
-
-
 def to_ras(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return ``array`` (C, X, Y[, Z]) and its affine with axes permuted and flipped to be closest to RAS+.
 

@@ -5,7 +5,7 @@ are still being made the same content waits in ``.description.json``: a folder w
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,6 @@ class Description:
     intensity_unit: IntensityUnit
     facts: Mapping[str, Any] = field(default_factory=dict)
     file_ending: str = ".nii.gz"
-
-    def agrees_with(self, other: "Description") -> bool:
-        """Whether cases of both may stand in one folder."""
-        return replace(self, name="") == replace(other, name="")
 
 
 def read_description(root: Path) -> Description:

@@ -102,11 +102,6 @@ def angle(process: Process, t: Numbers) -> Numbers:
     return torch.atan2(process.sigma(t), process.alpha(t))
 
 
-def log_snr(process: Process, t: Numbers) -> Numbers:
-    """Return lambda = log(alpha / sigma), infinite where either is 0 (half the log signal-to-noise ratio)."""
-    return process.alpha(t).log() - process.sigma(t).log()
-
-
 def time_at_angle(process: Process, wanted: Numbers) -> Numbers:
     """Return the times in [0, 1] at which ``angle`` takes the ``wanted`` values, by bisection in float64."""
     low = torch.zeros_like(wanted, dtype=torch.float64)
