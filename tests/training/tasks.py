@@ -39,7 +39,9 @@ class Denoising:
 
 
 class Adversarial:
-    """Two players whose losses call each other's parts."""
+    """Two players whose losses call each other's parts; the judge joins after a warm-up."""
+
+    WARMUP = 3
 
     def __init__(self):
         self.maker, self.judge = nn.Conv3d(1, 1, 3, padding=1), nn.Conv3d(1, 1, 3)
@@ -51,7 +53,8 @@ class Adversarial:
     def make(self, batch: Batch):
         made = self.maker(batch["image"])
         l1, fooling = (made - batch["image"]).abs().mean(), -self.judge(made).mean()
-        return {"total": l1 + 0.1 * fooling, "l1": l1, "fooling": fooling}
+        weight = 0.1 * float(batch["step"] >= self.WARMUP)
+        return {"total": l1 + weight * fooling, "l1": l1, "fooling": fooling}
 
     def tell(self, batch: Batch):
         real, made = self.judge(batch["image"]), self.judge(self.maker(batch["image"]).detach())
@@ -60,5 +63,5 @@ class Adversarial:
     def players(self):
         return [
             Player("maker", list(self.maker.parameters()), self.make),
-            Player("judge", list(self.judge.parameters()), self.tell),
+            Player("judge", list(self.judge.parameters()), self.tell, self.WARMUP),
         ]

@@ -38,11 +38,13 @@ class Player:
         loss: parts of the loss of a batch, each a mean over its examples; ``"total"`` is descended, the rest is
             logged. A deterministic function of module and batch (but for dropout). Called under autocast: what needs
             float32 must cast to it.
+        first_step: finished steps of the run before the player begins to move, as in a warm-up without a discriminator.
     """
 
     name: str
     parameters: list[nn.Parameter]
     loss: Callable[[Batch], dict[str, Tensor]]
+    first_step: int = 0
 
 
 @runtime_checkable
@@ -62,6 +64,7 @@ class Task(Protocol):
         """Return one example per generator, stacked, on the CPU.
 
         All randomness of an example (case, crop, noise, time) is drawn from its own generator and travels in the batch.
+        The loop adds ``step``, the number of finished steps (0-dimensional), for losses that change on the way.
         """
         ...
 
@@ -149,10 +152,10 @@ def take_step(
         InputError: a gradient is not finite.
     """
     device, rate, values = processes.device, learning_rate(settings, state.step), {}
-    batch = {name: value.to(device) for name, value in batch.items()}
+    batch = {name: value.to(device) for name, value in batch.items()} | {"step": torch.tensor(state.step)}
     # Dropout reads torch's global generators; examples cannot have their own there, so each process has.
     torch.manual_seed(named_seed(settings.seed, "dropout", state.step, processes.rank))
-    for player in players:
+    for player in (player for player in players if state.step >= player.first_step):
         optimizer = state.optimizers[player.name]
         for group in optimizer.param_groups:
             group["lr"] = rate
