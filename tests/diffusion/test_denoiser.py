@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from monai.networks.schedulers.rectified_flow import RFlowScheduler
 
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.random import generator
-from cardiosynth.diffusion.denoiser import NetworkDenoiser, diffuse, target, to_x0
+from cardiosynth.diffusion.denoiser import NetworkDenoiser, Prediction, diffuse, target, to_x0
 from cardiosynth.diffusion.process import RectifiedFlow, VariancePreserving
 
-KINDS = ["epsilon", "v", "x0", "flow"]
+KINDS: list[Prediction] = ["epsilon", "v", "x0", "flow", "reversed_flow"]
 PAIRS = [(VariancePreserving(), kind) for kind in KINDS] + [(RectifiedFlow(), kind) for kind in KINDS[1:]]
 
 
@@ -48,7 +49,21 @@ def test_a_network_that_predicts_perfectly_is_the_oracle(process, prediction):
 def test_targets_are_the_published_formulas():
     x0, noise = torch.tensor([2.0]), torch.tensor([3.0])
     alpha, sigma = torch.tensor(0.8), torch.tensor(0.6)
-    assert [float(target(kind, x0, noise, alpha, sigma)) for kind in KINDS] == pytest.approx([3.0, 1.2, 2.0, 1.0])
+    assert [float(target(kind, x0, noise, alpha, sigma)) for kind in KINDS] == pytest.approx([3.0, 1.2, 2.0, 1.0, -1.0])
+
+
+def test_reversed_flow_is_what_monai_trains_and_steps_with():
+    """One whole step of MONAI's scheduler from pure noise, with the target as its network's output, is the data."""
+    x0, noise = pair()
+    zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    output = target("reversed_flow", x0, noise, zero, one)
+    scheduler = RFlowScheduler(num_train_timesteps=1000, use_discrete_timesteps=False)
+    scheduler.set_timesteps(1)
+    theirs, _ = scheduler.step(output, 1000, noise, 0)
+    torch.testing.assert_close(theirs, to_x0("reversed_flow", output, noise, zero, one), atol=1e-12, rtol=0)
+    half = torch.full((), 0.5, dtype=torch.float64)
+    noisy = scheduler.add_noise(x0, noise, torch.full((3,), 500.0))
+    torch.testing.assert_close(noisy, diffuse(x0, noise, half, half), atol=1e-6, rtol=0)
 
 
 def test_epsilon_is_refused_where_the_process_ends_in_pure_noise():

@@ -4,13 +4,19 @@ import math
 
 import pytest
 import torch
+from monai.networks.schedulers.rectified_flow import RFlowScheduler, timestep_transform
 
+from cardiosynth.core.config import parse_settings
+from cardiosynth.core.errors import InputError
+from cardiosynth.core.random import generator
 from cardiosynth.diffusion.process import (
     ProcessSettings,
     RectifiedFlow,
+    TimeShift,
     VariancePreserving,
     angle,
     build_process,
+    shifted,
     time_at_angle,
     times,
 )
@@ -83,3 +89,62 @@ def test_settings_build_what_they_say():
     built = build_process(ProcessSettings(num_steps=10))
     assert torch.equal(built.alpha(t), VariancePreserving(num_steps=10).alpha(t))
     assert float(build_process(ProcessSettings(kind="rectified_flow")).alpha(t)) == 0.5
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 32), (128, 128, 32), (128, 128, 64), (16, 24, 8), (64, 48)])
+@pytest.mark.parametrize("scale", [1.0, 1.4])
+def test_the_shift_is_monais_timestep_transform(shape, scale):
+    t = torch.linspace(0, 1, 41, dtype=torch.float64)
+    theirs = timestep_transform(
+        t * 1000,
+        input_img_size_numel=math.prod(shape),
+        base_img_size_numel=32 ** len(shape),
+        scale=scale,
+        num_train_timesteps=1000,
+        spatial_dim=len(shape),
+    )
+    ratio = TimeShift(by_volume=True, scale=scale).ratio(shape)
+    torch.testing.assert_close(shifted(t, ratio), theirs / 1000, atol=1e-12, rtol=0)
+
+
+def test_the_shifted_grid_is_maisis_but_for_its_half_precision():
+    """MONAI keeps its times in float16, with a resolution of half a step of a thousand, and ends one step early."""
+    shape = (128, 128, 32)
+    scheduler = RFlowScheduler(num_train_timesteps=1000, use_discrete_timesteps=False, use_timestep_transform=True)
+    scheduler.set_timesteps(30, input_img_size_numel=math.prod(shape))
+    grid = times(30, "time", RectifiedFlow(), TimeShift(by_volume=True).ratio(shape))
+    torch.testing.assert_close(grid[:-1], scheduler.timesteps.double() / 1000, atol=3e-4, rtol=0)
+    assert grid[-1] == 0
+    assert float(-grid.diff().sum()) == 1
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.37, 1.0, 2.52, 7.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_shift_keeps_both_ends_and_the_order_and_is_undone_by_its_inverse(ratio, dtype):
+    t = torch.linspace(0, 1, 1001, dtype=dtype)
+    found = shifted(t, ratio)
+    assert found.dtype == dtype
+    assert found[0] == 0
+    assert found[-1] == 1
+    assert (found.diff() > 0).all()
+    assert ((found > t) == (ratio > 1))[1:-1].all()
+    torch.testing.assert_close(shifted(found, 1 / ratio), t, atol=1e-6, rtol=0)
+
+
+def test_the_base_size_and_the_default_change_no_bit():
+    drawn = torch.rand(100_000, generator=generator(0, "times"))
+    assert TimeShift(by_volume=True).ratio((32, 32, 32)) == 1
+    assert TimeShift().ratio((128, 128, 64)) == 1
+    assert torch.equal(shifted(drawn, 1.0), drawn)
+
+
+def test_in_rectified_flow_the_shift_multiplies_the_noise_level():
+    process, t = RectifiedFlow(), torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
+    level = process.sigma(t) / process.alpha(t)
+    moved = shifted(t, 2.5)
+    torch.testing.assert_close(process.sigma(moved) / process.alpha(moved), 2.5 * level)
+
+
+def test_a_shift_without_a_direction_is_refused():
+    with pytest.raises(InputError, match="scale"):
+        parse_settings(TimeShift, {"scale": 0.0}, "--set")

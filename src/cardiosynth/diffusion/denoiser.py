@@ -14,7 +14,7 @@ from torch import Tensor
 from cardiosynth.core.errors import InputError
 from cardiosynth.diffusion.process import Process
 
-Prediction = Literal["epsilon", "v", "x0", "flow"]
+Prediction = Literal["epsilon", "v", "x0", "flow", "reversed_flow"]
 
 Denoiser = Callable[[Tensor, Tensor, Any], Tensor]
 """``(x, t, condition) -> x0``: x of any shape, t a single time (0-dimensional), x0 like x."""
@@ -35,7 +35,7 @@ def target(prediction: Prediction, x0: Data, noise: Data, alpha: Factor, sigma: 
     """Return what a network of this kind should predict.
 
     epsilon: the noise (Eq. 3). x0: the data. v: alpha noise - sigma x0 (Salimans and Ho, 2022).
-    flow: noise - x0 (rectified flow's dx/dt).
+    flow: noise - x0 (rectified flow's dx/dt). reversed_flow: x0 - noise, as MAISI's rectified-flow networks predict.
     """
     match prediction:
         case "epsilon":
@@ -46,6 +46,8 @@ def target(prediction: Prediction, x0: Data, noise: Data, alpha: Factor, sigma: 
             return alpha * noise - sigma * x0
         case "flow":
             return noise - x0
+        case "reversed_flow":
+            return x0 - noise
 
 
 def to_x0(prediction: Prediction, output: Data, x: Data, alpha: Factor, sigma: Factor) -> Data:
@@ -59,6 +61,8 @@ def to_x0(prediction: Prediction, output: Data, x: Data, alpha: Factor, sigma: F
             return (alpha * x - sigma * output) / (alpha**2 + sigma**2)
         case "flow":
             return (x - sigma * output) / (alpha + sigma)
+        case "reversed_flow":
+            return (x + sigma * output) / (alpha + sigma)
 
 
 def check_prediction(prediction: Prediction, process: Process) -> None:

@@ -4,8 +4,11 @@ DDPM schedules and rectified flow are values of one contract. Sigma alone could 
 rectified flow is 0 at t = 1. Solvers that must be finite at both ends work in the angle atan2(sigma, alpha).
 """
 
+import math
+from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
+import pydantic
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +17,8 @@ from cardiosynth.core.config import Settings
 
 Spacing = Literal["time", "angle"]
 Numbers = Float[Tensor, "*shape"]
+BASE_SIDE = 32
+"""Latent voxels along each axis of the volume whose times are not shifted (MAISI: 32^3 = 32768 in all)."""
 
 
 @runtime_checkable
@@ -113,7 +118,36 @@ def time_at_angle(process: Process, wanted: Numbers) -> Numbers:
     return ((low + high) / 2).to(wanted.dtype)
 
 
-def times(num_steps: int, spacing: Spacing, process: Process) -> Float[Tensor, "n"]:
+class TimeShift(Settings):
+    """How times lean towards noise: a large volume stays recognizable under more noise than a small one.
+
+    MAISI's timestep transform: t' = ratio t / (1 + (ratio - 1) t). In rectified flow it multiplies sigma / alpha by
+    the ratio. By default the ratio is 1 and every time stays, bit for bit.
+
+    Attributes:
+        by_volume: whether the ratio grows with the latent's volume, (voxels / 32^dims)^(1 / dims). MAISI's
+            rectified flow, in training and in sampling: true.
+        scale: factor on the ratio; alone a ratio for every volume.
+    """
+
+    by_volume: bool = False
+    scale: float = pydantic.Field(default=1.0, gt=0)
+
+    def ratio(self, latent_shape: Sequence[int]) -> float:
+        """Return the ratio for a latent of this shape, without channels."""
+        volume = math.prod(n / BASE_SIDE for n in latent_shape)
+        return self.scale * (volume ** (1 / len(latent_shape)) if self.by_volume else 1)
+
+
+def shifted(t: Numbers, ratio: float) -> Numbers:
+    """Return ratio t / (1 + (ratio - 1) t) for times in [0, 1]; 0 and 1 stay, exactly, and so does the order.
+
+    Written so that no rounding leaves [0, 1] and a ratio of 1 changes no bit.
+    """
+    return ratio * t / (ratio * t + (1 - t))
+
+
+def times(num_steps: int, spacing: Spacing, process: Process, ratio: float = 1.0) -> Float[Tensor, "n"]:
     """Return ``num_steps + 1`` times from 1 down to 0, float64.
 
     Args:
@@ -121,9 +155,10 @@ def times(num_steps: int, spacing: Spacing, process: Process) -> Float[Tensor, "
         spacing: ``time`` for equal steps of t; ``angle`` for equal steps of atan2(sigma, alpha), which is what the
             order of a solver needs for DDPM schedules, whose sigma rises like sqrt(t).
         process: gives the angle.
+        ratio: shifts what the spacing gave, see :func:`shifted`.
     """
     line = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
-    if spacing == "time":
-        return line
-    inner = time_at_angle(process, line[1:-1] * angle(process, line[:1]))
-    return torch.cat([line[:1], inner, line[-1:]])
+    if spacing == "angle":
+        inner = time_at_angle(process, line[1:-1] * angle(process, line[:1]))
+        line = torch.cat([line[:1], inner, line[-1:]])
+    return shifted(line, ratio)
