@@ -53,7 +53,7 @@ class Task(Protocol):
 
     @property
     def module(self) -> nn.Module:
-        """All weights, those that are not trained included: what a checkpoint holds."""
+        """All weights, those that are not trained included: what a checkpoint holds; see also `WithOpponent`."""
         ...
 
     def players(self) -> list[Player]:
@@ -169,7 +169,7 @@ def take_step(
         optimizer.step()
         values |= {f"{player.name}/{name}": value.detach() for name, value in parts.items()}
         values[f"{player.name}/gradient_norm"] = norm
-    state.average.update(state.module, state.step)
+    state.average.update(state.used, state.step)
     state.step += 1
     return values
 

@@ -12,6 +12,19 @@ from cardiosynth.training.optim import MovingAverage, build_optimizer
 from cardiosynth.training.settings import TrainingSettings
 
 
+class WithOpponent(nn.Module):
+    """A network and the one it is trained against: what one uses afterwards is the first alone.
+
+    Args:
+        used: its averaged weights, under its own names, are a checkpoint's ``model.safetensors``.
+        opponent: kept in ``training.safetensors``, to go on training.
+    """
+
+    def __init__(self, used: nn.Module, opponent: nn.Module):
+        super().__init__()
+        self.used, self.opponent = used, opponent
+
+
 class TrainingState:
     """Everything that a step changes.
 
@@ -23,8 +36,9 @@ class TrainingState:
 
     def __init__(self, module: nn.Module, players: Mapping[str, Sequence[nn.Parameter]], settings: TrainingSettings):
         self.module = module
+        self.used = module.used if isinstance(module, WithOpponent) else module
         self.step = 0
-        self.average = MovingAverage(module, settings.ema_decay)
+        self.average = MovingAverage(self.used, settings.ema_decay)
         self.optimizers = {name: build_optimizer(parameters, settings) for name, parameters in players.items()}
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
         for name, parameters in players.items():
