@@ -160,7 +160,7 @@ def train_control(
     cache = CaseCache(cases, codec.scale, needs_masks=True)
     with named_weights(stage.training.seed, "control"):
         module = _network(earlier.denoiser, stage.condition, codec, cases.labels)
-    inherit(module, load_tensors(checkpoint / "model.safetensors"), checkpoint)
+    record["not_inherited"] = inherit(module, load_tensors(checkpoint / "model.safetensors"), checkpoint)
     record["init"] = None if init is None else load_weights(module, init / "control")
     weights = _weights(cache.cases, codec, stage.objective)
     objective = Objective(build_process(earlier.process), earlier.prediction, stage.objective, weights)
@@ -194,8 +194,9 @@ def control_record(
     """Return the record of a ``control`` checkpoint, which suffices, with the autoencoder's, to generate.
 
     Keys: those of :func:`diffusion_record`; ``diffusion`` (fingerprint of the first stage) and ``first_stage`` (its
-    settings: sizes, process, prediction); ``typical_intensities`` (model units, by structure: for templates that lack
-    a structure).
+    settings: sizes, process, prediction); ``not_inherited`` (the ControlNet's tensors that the U-Net has in another
+    shape, so that they began at random); ``typical_intensities`` (model units, by structure: for templates that lack a
+    structure).
     """
     denoiser = parse_settings(DenoiserSettings, first["settings"]["denoiser"], "the diffusion stage's record")
     return {
