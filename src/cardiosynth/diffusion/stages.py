@@ -23,6 +23,7 @@ from cardiosynth.data.dataset import Dataset
 from cardiosynth.data.loader import CaseCache
 from cardiosynth.diffusion.control import ConditionSettings
 from cardiosynth.diffusion.denoiser import Prediction, check_prediction
+from cardiosynth.diffusion.dropout import ConditionDropout
 from cardiosynth.diffusion.latents import Latents, encode_dataset
 from cardiosynth.diffusion.process import ProcessSettings, build_process
 from cardiosynth.diffusion.task import ControlTask, DiffusionTask, Objective, ObjectiveSettings, place_weight
@@ -65,6 +66,8 @@ class ControlStage(Settings):
         condition: what the network is told. Published: template, bits, control.
         bidirectional: train both directions of every pair (Eq. 4). Published true.
         freeze_unet: leave the U-Net as the first stage made it; for ``inject: control`` only.
+        drop_template: probability that a training example lacks its template, which guidance on it needs. Published 0.
+        drop_mask: probability that it lacks its mask, likewise. Published 0.
         objective: which times and places count how much.
         training: the loop's; a batch of n examples holds 2 n directions. Published: learning rate 1e-5.
     """
@@ -72,6 +75,8 @@ class ControlStage(Settings):
     condition: ConditionSettings = ConditionSettings()
     bidirectional: bool = True
     freeze_unet: bool = False
+    drop_template: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    drop_mask: float = pydantic.Field(default=0.0, ge=0, lt=1)
     objective: ObjectiveSettings = ObjectiveSettings()
     training: TrainingSettings = TrainingSettings()
 
@@ -81,6 +86,8 @@ class ControlStage(Settings):
             raise ValueError(
                 "freeze_unet leaves no weight that reads the concatenated condition; set condition.inject=control"
             )
+        if self.drop_template > 0 and self.condition.kind == "mask":
+            raise ValueError("condition.kind 'mask' has no template to drop; set drop_template=0 or another kind")
         return self
 
 
@@ -165,7 +172,8 @@ def train_control(
     weights = _weights(cache.cases, codec, stage.objective)
     objective = Objective(build_process(earlier.process), earlier.prediction, stage.objective, weights)
     how = {"bidirectional": stage.bidirectional, "freeze_unet": stage.freeze_unet}
-    task = ControlTask(module, cache, latents, objective, **how)
+    dropout = ConditionDropout(stage.drop_template, stage.drop_mask)
+    task = ControlTask(module, cache, latents, objective, **how, dropout=dropout)
     record["typical_intensities"] = task.typical_intensities()
     return fit(task, stage.training, run / "control", record, device=device, label="train control")
 

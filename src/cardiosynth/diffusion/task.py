@@ -16,6 +16,7 @@ from cardiosynth.core.random import draw_int
 from cardiosynth.data.loader import CaseCache
 from cardiosynth.diffusion.control import Condition, palette, typical_intensities
 from cardiosynth.diffusion.denoiser import Prediction, diffuse, target
+from cardiosynth.diffusion.dropout import NO_DROPOUT, ConditionDropout, dropped
 from cardiosynth.diffusion.latents import Latents
 from cardiosynth.diffusion.process import Process
 from cardiosynth.diffusion.unet import TemplateUNet
@@ -161,6 +162,7 @@ class ControlTask:
         objective: process, prediction, weights.
         bidirectional: whether the two directions belong to one pair.
         freeze_unet: whether only the stem and the ControlNet learn.
+        dropout: how often a direction lacks its template or its mask.
     """
 
     def __init__(
@@ -172,11 +174,12 @@ class ControlTask:
         *,
         bidirectional: bool = True,
         freeze_unet: bool = False,
+        dropout: ConditionDropout = NO_DROPOUT,
     ):
         assert module.condition is not None, "the second stage needs a condition"
         assert cases.case_ids == latents.case_ids, "cases and latents are of different sets"
         self._module, self._cases, self._latents, self._objective = module, cases, latents, objective
-        self._bidirectional = bidirectional
+        self._bidirectional, self._condition, self._dropout = bidirectional, module.condition, dropout
         self._mates = mates(cases, module.condition.template)
         labels = module.labels
         self._palettes = [palette(cases.image(i), cases.mask(i), labels) for i in range(len(cases))]
@@ -199,7 +202,7 @@ class ControlTask:
 
     def batch(self, generators: Sequence[torch.Generator]) -> Batch:
         """Return two directions per generator: noisy latents and the volumes that condition them."""
-        return stacked([self._example(*pair, rng) for rng in generators for pair in self.pairs(rng)])
+        return stacked([example for rng in generators for example in self._directions(rng)])
 
     def pairs(self, rng: torch.Generator) -> list[tuple[int, int]]:
         """Draw (target, template) of the two directions of one example."""
@@ -214,6 +217,13 @@ class ControlTask:
     def _pair(self, rng: torch.Generator) -> tuple[int, int]:
         index = draw_int(len(self._latents), rng)
         return index, self._mates[index][draw_int(len(self._mates[index]), rng)]
+
+    def _directions(self, rng: torch.Generator) -> list[dict[str, Tensor]]:
+        """Return both examples; what they lack is drawn last, so that dropout changes nothing else."""
+        examples = [self._example(*pair, rng) for pair in self.pairs(rng)]
+        conditions = [Condition(*(example[name] for name in Condition._fields)) for example in examples]
+        conditions = [dropped(condition, self._condition, self._dropout, rng) for condition in conditions]
+        return [example | given._asdict() for example, given in zip(examples, conditions, strict=True)]
 
     def _example(self, index: int, template: int, rng: torch.Generator) -> dict[str, Tensor]:
         return {
