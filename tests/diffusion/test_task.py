@@ -186,3 +186,16 @@ def test_weights_enter_the_total_only():
     task = DiffusionTask(network(), latents, Objective(RectifiedFlow(), "flow", ObjectiveSettings(), weights))
     parts = task.loss(task.batch(generators(2)))
     torch.testing.assert_close(parts["total"], 2 * parts["mse"])
+
+
+def test_a_batch_knows_its_cases():
+    batch = DiffusionTask(network(), FakeLatents(), Objective(RectifiedFlow(), "flow", ObjectiveSettings()))
+    drawn = batch.batch(generators(3))
+    for index, x0 in zip(drawn["index"].tolist(), drawn["x0"], strict=True):
+        assert float((x0 - FakeLatents()[index][0]).abs().max()) < 0.6  # noise of standard deviation 0.1
+    assert batch.case_names(drawn) == [f"small-{index}" for index in drawn["index"].tolist()]
+    task = control_task()
+    drawn = task.batch(generators(1))
+    target, template, *back = task.case_names(drawn)
+    assert back == [template, target]
+    assert torch.equal(drawn["template_mask"][0], cache().mask(int(template.removeprefix("small-"))))

@@ -16,6 +16,10 @@ def initialized(module: nn.Module) -> nn.Module:
     return module
 
 
+def names(batch: Batch) -> list[str]:
+    return [f"image-{index}" for index in batch["index"].tolist()]
+
+
 class Denoising:
     """One player; dropout, batch norm (float and integer buffers), channels-last weights."""
 
@@ -27,9 +31,12 @@ class Denoising:
         self.module.register_parameter("unused", self.unused)
 
     def batch(self, generators):
-        clean = torch.stack([IMAGES[draw_int(16, rng)] for rng in generators])
+        index = torch.tensor([draw_int(16, rng) for rng in generators])
         noise = torch.stack([torch.randn(1, 4, 4, 4, generator=rng) for rng in generators])
-        return {"clean": clean, "noisy": clean + noise}
+        return {"clean": IMAGES[index], "noisy": IMAGES[index] + noise, "index": index}
+
+    def case_names(self, batch: Batch):
+        return names(batch)
 
     def loss(self, batch: Batch):
         return {"total": ((self.module(batch["noisy"]).float() - batch["clean"]) ** 2).mean()}
@@ -48,7 +55,11 @@ class Adversarial:
         self.module = initialized(nn.ModuleDict({"maker": self.maker, "judge": self.judge}))
 
     def batch(self, generators):
-        return {"image": torch.stack([IMAGES[draw_int(16, rng)] for rng in generators])}
+        index = torch.tensor([draw_int(16, rng) for rng in generators])
+        return {"image": IMAGES[index], "index": index}
+
+    def case_names(self, batch: Batch):
+        return names(batch)
 
     def make(self, batch: Batch):
         made = self.maker(batch["image"])

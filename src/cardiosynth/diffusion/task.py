@@ -139,13 +139,17 @@ class DiffusionTask:
         """Return one noisy latent per generator."""
         return stacked([self._example(rng) for rng in generators])
 
+    def case_names(self, batch: Batch) -> list[str]:
+        """Return the names of the cases of a batch."""
+        return [self._latents.case_ids[index] for index in batch["index"].tolist()]
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss without a condition."""
         return self._objective.loss(self._module, batch, None)
 
     def _example(self, rng: torch.Generator) -> dict[str, Tensor]:
         index = draw_int(len(self._latents), rng)
-        return self._objective.example(self._latents[index], index, rng)
+        return {"index": torch.tensor(index), **self._objective.example(self._latents[index], index, rng)}
 
 
 class ControlTask:
@@ -204,6 +208,10 @@ class ControlTask:
         """Return two directions per generator: noisy latents and the volumes that condition them."""
         return stacked([example for rng in generators for example in self._directions(rng)])
 
+    def case_names(self, batch: Batch) -> list[str]:
+        """Return the names of the targets and templates of a batch."""
+        return [self._latents.case_ids[index] for index in batch["index"].flatten().tolist()]
+
     def pairs(self, rng: torch.Generator) -> list[tuple[int, int]]:
         """Draw (target, template) of the two directions of one example."""
         first, second = self._pair(rng)
@@ -227,7 +235,7 @@ class ControlTask:
 
     def _example(self, index: int, template: int, rng: torch.Generator) -> dict[str, Tensor]:
         return {
-            **self._objective.example(self._latents[index], index, rng),
+            "index": torch.tensor((index, template)), **self._objective.example(self._latents[index], index, rng),
             "reference": self._cases.mask(index), "template_mask": self._cases.mask(template),
             "template_image": self._cases.image(template), "palette": self._palettes[template],
         }  # fmt: skip

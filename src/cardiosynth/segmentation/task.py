@@ -79,9 +79,13 @@ class SegmentationTask:
         return [Player(STAGE, list(self.module.parameters()), self._loss)]
 
     def batch(self, generators: Sequence[torch.Generator]) -> Batch:
-        """Return ``image`` (model units), ``classes`` and ``confidence``, each (b, 1, *crop)."""
+        """Return ``image`` (model units), ``classes`` and ``confidence``, each (b, 1, *crop), and ``index`` (b,)."""
         examples = [self._example(rng) for rng in generators]
         return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
+
+    def case_names(self, batch: Batch) -> list[str]:
+        """Return the names of the cases of a batch."""
+        return [self.cache.case_ids[index] for index in batch["index"].tolist()]
 
     def _example(self, rng: torch.Generator) -> dict[str, Tensor]:
         index, structures = draw_int(len(self.cache), rng), self.classes.codes[1:]
@@ -95,7 +99,7 @@ class SegmentationTask:
             "confidence": crop.confidence,
         }
         flips = self.stage.augmentation.draw_flips(rng)
-        return {name: value.flip(flips) for name, value in example.items()}
+        return {"index": torch.tensor(index)} | {name: value.flip(flips) for name, value in example.items()}
 
     def _loss(self, batch: Batch) -> dict[str, Tensor]:
         image = batch["image"].contiguous(memory_format=fast_memory_format(self.stage.network.spatial_dims))

@@ -9,7 +9,7 @@ for dropout and batch statistics.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,12 +18,14 @@ from torch import Tensor, nn
 
 from cardiosynth.core.random import generator, named_seed
 from cardiosynth.core.store import checkpoints, read_json, remove_old, remove_partial, save_checkpoint
+from cardiosynth.training.compiled import compiled
 from cardiosynth.training.log import RunLog, keep_config
-from cardiosynth.training.optim import clip_gradients, learning_rate
+from cardiosynth.training.optim import check_loss, clip_gradients, learning_rate
 from cardiosynth.training.processes import Processes, join_processes
 from cardiosynth.training.settings import TrainingSettings, uses_bfloat16
 from cardiosynth.training.state import TrainingState
 from cardiosynth.training.stop import StopRequest, stopped
+from cardiosynth.training.watch import Watch
 
 Batch = Mapping[str, Tensor]
 
@@ -68,6 +70,10 @@ class Task(Protocol):
         """
         ...
 
+    def case_names(self, batch: Batch) -> list[str]:
+        """Return the names of the cases that a batch was made from, so that a loss that fails can tell of which."""
+        ...
+
 
 def fit(
     task: Task,
@@ -77,7 +83,7 @@ def fit(
     *,
     device: str = "cpu",
     label: str = "train",
-    on_checkpoint: Callable[[int], None] | None = None,
+    watches: Sequence[Watch] = (),
     stop_at: int | None = None,
 ) -> Path:
     """Train ``task`` up to ``settings.steps``, from the newest checkpoint in ``run`` if there is one.
@@ -89,14 +95,15 @@ def fit(
         record: JSON-like, what the checkpoint is; must be the same when the run goes on.
         device: ``cpu`` or ``cuda``.
         label: what is being trained, for progress and messages.
-        on_checkpoint: called with the step after each checkpoint, in the process that writes.
+        watches: what is looked at on the way, with the averaged weights in place, in the process that writes.
         stop_at: save and return after this step, as if asked to stop.
 
     Returns:
         The newest checkpoint: of the last step, or of ``stop_at``.
 
     Raises:
-        InputError: the run was begun with other settings, a gradient is not finite, or the disk is full.
+        InputError: the run was begun with other settings, a loss or a gradient is not finite, a loss cannot be compiled
+            though that was asked for, or the disk is full.
         SystemExit: SIGTERM or SIGINT came; the step was finished and saved.
     """
     processes = join_processes(device)
@@ -108,7 +115,7 @@ def fit(
     if newest is not None and done >= last:
         return newest
     module = task.module.to(processes.device).train()
-    players = task.players()
+    players = _compiled(task.players()) if settings.compile else task.players()
     state = TrainingState(module, {player.name: player.parameters for player in players}, settings)
     if newest is not None:
         state.restore(newest, done)
@@ -120,20 +127,19 @@ def fit(
         while state.step < last:
             started = time.monotonic()
             batch = task.batch([generator(settings.seed, "batch", state.step, index) for index in own])
-            values = take_step(state, players, batch, settings, processes)
+            values = take_step(state, players, batch, settings, processes, task.case_names)
+            elapsed_s, row = time.monotonic() - started, {}
             if state.step % settings.log_every == 0:
                 row = {name: processes.mean(value) for name, value in values.items()}
                 row["learning_rate"] = learning_rate(settings, state.step - 1)
-                if log is not None:
-                    log.row(state.step, row, time.monotonic() - started)
             if log is not None:
+                row |= look(watches, state)
+                if row:
+                    log.row(state.step, row, elapsed_s)
                 log.advance(loss=float(values[f"{players[0].name}/total"]))
             asked = processes.any(stop.signal)
             if state.step % settings.checkpoint_every == 0 or state.step == last or asked:
                 newest = _save(run, state, record, settings, processes)
-                if on_checkpoint is not None and processes.writes:
-                    on_checkpoint(state.step)
-                module.train()
             if asked:
                 raise stopped(asked, label, state.step, settings.steps)
     assert newest is not None, "there is nothing to do before step 1"
@@ -141,7 +147,12 @@ def fit(
 
 
 def take_step(
-    state: TrainingState, players: Sequence[Player], batch: Batch, settings: TrainingSettings, processes: Processes
+    state: TrainingState,
+    players: Sequence[Player],
+    batch: Batch,
+    settings: TrainingSettings,
+    processes: Processes,
+    case_names: Callable[[Batch], list[str]],
 ) -> dict[str, Tensor]:
     """Move every player once, in order, and take in the new weights.
 
@@ -149,7 +160,7 @@ def take_step(
         ``PLAYER/PART`` and ``PLAYER/gradient_norm`` of this process, scalars.
 
     Raises:
-        InputError: a gradient is not finite.
+        InputError: a loss is not finite, in any process, or a gradient is not.
     """
     device, rate, values = processes.device, learning_rate(settings, state.step), {}
     batch = {name: value.to(device) for name, value in batch.items()} | {"step": torch.tensor(state.step)}
@@ -162,9 +173,10 @@ def take_step(
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(settings.precision, device)):
             parts = player.loss(batch)
+        whose = f"'{player.name}' at step {state.step + 1}"
+        check_loss(parts, whose, case_names(batch), processes)
         parts["total"].backward()
         processes.average_gradients(player.parameters)
-        whose = f"'{player.name}' at step {state.step + 1}"
         norm = clip_gradients(player.parameters, settings.max_gradient_norm, whose)
         optimizer.step()
         values |= {f"{player.name}/{name}": value.detach() for name, value in parts.items()}
@@ -172,6 +184,19 @@ def take_step(
     state.average.update(state.used, state.step)
     state.step += 1
     return values
+
+
+def look(watches: Sequence[Watch], state: TrainingState) -> dict[str, float]:
+    """Return what the watches that are due see of the averaged weights; training goes on as if nobody had looked."""
+    due = [watch for watch in watches if watch.is_due(state.step)]
+    if not due:
+        return {}
+    with state.averaged(), torch.no_grad():
+        return {name: value for watch in due for name, value in watch.look(state.step).items()}
+
+
+def _compiled(players: Sequence[Player]) -> list[Player]:
+    return [replace(player, loss=compiled(player.loss, f"'{player.name}'")) for player in players]
 
 
 def _begin(run: Path, record: Mapping[str, Any], processes: Processes) -> Path | None:

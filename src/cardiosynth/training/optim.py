@@ -1,12 +1,13 @@
 """AdamW, its learning rate, clipped gradients, and the average of the weights over the steps."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from cardiosynth.core.errors import InputError
+from cardiosynth.training.processes import Processes
 from cardiosynth.training.settings import TrainingSettings
 
 
@@ -52,6 +53,29 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, whose: s
             "with training.precision=fp32."
         )
     return norm
+
+
+def check_loss(parts: Mapping[str, Tensor], whose: str, case_names: Sequence[str], processes: Processes) -> None:
+    """See that every part of a loss is finite, in every process, so that all of them stop together.
+
+    Args:
+        parts: of the loss of this process's examples.
+        whose: names player and step in the error.
+        case_names: of this process's examples.
+        processes: those that train together.
+
+    Raises:
+        InputError: a part is infinite or not a number; names the parts and the cases of the processes that saw it.
+    """
+    finite = torch.stack([value.detach().float() for value in parts.values()]).isfinite().tolist()
+    bad = [name for name, is_finite in zip(parts, finite, strict=True) if not is_finite]
+    if processes.any(len(bad)):
+        names = ", ".join(processes.gathered(bad))
+        cases = ", ".join(processes.gathered(case_names if bad else ()))
+        raise InputError(
+            f"the loss ({names}) of {whose} is not finite on the cases {cases}; look at these, or train in a new run "
+            "folder with a lower training.learning_rate or with training.precision=fp32."
+        )
 
 
 class MovingAverage:

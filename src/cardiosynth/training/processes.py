@@ -74,6 +74,13 @@ class Processes:
         dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return int(value)
 
+    def gathered(self, texts: Sequence[str]) -> list[str]:
+        """Return the texts of all processes, each once, in order."""
+        found: list[Sequence[str]] = [list(texts)] * self.count
+        if self.count > 1:
+            dist.all_gather_object(found, list(texts))
+        return sorted({text for part in found for text in part})
+
     @torch.no_grad()
     def align(self, module: nn.Module) -> None:
         """Give every process the weights and buffers of the first."""

@@ -32,6 +32,7 @@ class TrainingSettings(Settings):
         checkpoint_every: steps between checkpoints; the last step has one in any case.
         keep_checkpoints: how many of the newest checkpoints stay on disk.
         precision: ``bf16`` computes losses under autocast; ``auto`` does so where the device has bfloat16.
+        compile: whether losses are compiled by torch.compile, as one graph each. A loss that cannot be is an error.
         seed: names every draw of the run.
     """
 
@@ -48,6 +49,7 @@ class TrainingSettings(Settings):
     checkpoint_every: int = pydantic.Field(default=500, ge=1)
     keep_checkpoints: int = pydantic.Field(default=2, ge=1)
     precision: Precision = "auto"
+    compile: bool = False
     seed: int = 0
 
 

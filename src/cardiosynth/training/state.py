@@ -1,6 +1,7 @@
 """What a run must keep to go on bit for bit: weights, their average, the optimizers' moments. No pickle."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -54,6 +55,18 @@ class TrainingState:
                     tensors[f"optimizer.{player}.{self._names[parameter]}.{moment}"] = value
         return tensors
 
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the averaged weights in the place of the raw ones, in eval mode, and take them out again afterwards."""
+        raw = {name: value.detach().clone() for name, value in self.used.state_dict().items()}
+        _fill(self.used, self.average.tensors)
+        self.module.eval()
+        try:
+            yield
+        finally:
+            _fill(self.used, raw)
+            self.module.train()
+
     def restore(self, checkpoint: Path, step: int) -> None:
         """Go back to what ``checkpoint`` holds.
 
@@ -80,6 +93,12 @@ class TrainingState:
                     for name, value in moments.items()
                     if "." not in name
                 }
+
+
+@torch.no_grad()
+def _fill(module: nn.Module, values: Mapping[str, Tensor]) -> None:
+    for name, value in module.state_dict().items():
+        value.copy_(values[name])
 
 
 def load_weights(module: nn.Module, source: Path) -> str:
