@@ -15,9 +15,18 @@ from cardiosynth.core.labels import Label, LabelTable
 from cardiosynth.core.random import generator
 from cardiosynth.core.store import load_tensors, write_json
 from cardiosynth.data.dataset import read_dataset, write_dataset
-from cardiosynth.diffusion.process import RectifiedFlow, times
+from cardiosynth.diffusion.process import RectifiedFlow, TimeShift, times
+from cardiosynth.diffusion.stages import train_control
+from cardiosynth.diffusion.unet import CT, TemplateUNet
 from cardiosynth.sampling.confidence import ConfidenceSettings
-from cardiosynth.sampling.generator import Generator, StructDiffGenerator, StructDiffStages, load_generator
+from cardiosynth.sampling.generator import (
+    Generator,
+    StructDiffGenerator,
+    StructDiffModel,
+    StructDiffStages,
+    load_generator,
+    load_model,
+)
 from cardiosynth.sampling.sampler import SamplerSettings, draw_latent
 
 SAMPLER = SamplerSettings(steps=4, precision="fp32", confidence=ConfidenceSettings(interval=2))
@@ -94,8 +103,10 @@ def test_every_solver_generates(run, solver):
 
 
 def test_a_case_that_does_not_suit_is_refused_with_the_mend(loaded):
-    with pytest.raises(InputError, match=r"--shape 16 16 16"):
+    with pytest.raises(InputError, match=r"need multiples of 8; run cardiosynth prepare with --shape 16 16 16 "):
         loaded.generate(case(0, (16, 16, 20)), case(1), 0)
+    with pytest.raises(InputError, match=r"on both with the same --shape"):
+        loaded.generate(case(0, (16, 16, 24)), case(1), 0)
     with pytest.raises(InputError, match="has no mask"):
         loaded.generate(case(0), case(1).with_(mask=None), 0)
     with pytest.raises(InputError, match="has no image"):
@@ -203,3 +214,107 @@ def test_the_sampler_takes_its_steps_and_reaches_a_single_datum(solver):
     )
     torch.testing.assert_close(found, datum)
     assert seen == pytest.approx(times(3, "time", RectifiedFlow())[:-1].tolist())
+
+
+def test_the_shift_by_volume_moves_the_times():
+    seen = []
+    settings = SamplerSettings(solver="euler", steps=4, confidence=None, shift=TimeShift(by_volume=True))
+    draw_latent(
+        settings,
+        lambda x, t, c: x * 0,
+        RectifiedFlow(),
+        torch.randn(1, 1, 64, 64, 64),
+        None,
+        rng=generator(0, "ancestral"),
+        callback=lambda step, x, t, denoised: seen.append(float(t)),
+    )
+    assert seen == pytest.approx([1, 6 / 7, 2 / 3, 2 / 5])  # 2 t / (1 + t)
+
+
+def test_another_size_of_the_same_voxels_is_made_where_the_networks_can(loaded):
+    larger = (24, 16, 16)
+    made = loaded.generate(case(0, larger), case(1, larger), 0)
+    assert made.image.shape == made.confidence.shape == (1, *larger)
+    assert made.image.std() > 0
+
+
+@pytest.fixture(scope="module")
+def dropped(run, tmp_path_factory):
+    """The same run with a control stage that was trained with condition dropout."""
+    root = tmp_path_factory.mktemp("dropped")
+    for stage in ("autoencoder", "diffusion"):
+        shutil.copytree(run / stage, root / stage)
+    train_control(read_dataset(run / "data"), root, CONTROL.model_copy(update={"drop_template": 0.3, "drop_mask": 0.3}))
+    return root
+
+
+def guided(run, **changes):
+    return load_generator(run, sampler=SAMPLER.model_copy(update=changes))
+
+
+@pytest.mark.parametrize("part", ["template", "mask"])
+def test_guidance_needs_a_model_trained_with_dropout(run, part):
+    with pytest.raises(InputError, match=rf"never saw a case without its {part}; .* --set control.drop_{part}=0.1"):
+        guided(run, **{f"guidance_{part}": 2.0}).generate(case(0), case(1), 0)
+
+
+def test_guidance_changes_the_image_and_a_seed_repeats_it(dropped):
+    plain, both = {}, {"guidance_template": 2.0, "guidance_mask": 1.0}
+    made = [guided(dropped, **how).generate(case(0), case(1), 0) for how in (plain, both, both)]
+    assert (made[0].image != made[1].image).any()
+    np.testing.assert_array_equal(made[1].image, made[2].image)
+    np.testing.assert_array_equal(made[1].confidence, made[2].confidence)
+    assert (made[0].mask == made[1].mask).all()
+    recorded = made[1].provenance["sampler"]
+    assert (recorded["guidance_template"], recorded["guidance_mask"]) == (2.0, 1.0)
+
+
+def test_how_guidance_is_computed_changes_no_more_than_rounding_and_is_not_recorded(dropped):
+    weights = {"guidance_template": 2.0, "guidance_mask": 1.0}
+    first, second = (
+        guided(dropped, **weights, guidance_stacked=stacked).generate(case(0), case(1), 0) for stacked in (False, True)
+    )
+    assert abs(first.image.astype(int) - second.image).max() <= 1
+    assert first.provenance["sampler"] == second.provenance["sampler"]
+
+
+def test_each_variant_is_embedded_once_per_case(dropped, monkeypatch):
+    made, calls = guided(dropped, guidance_template=2.0, guidance_mask=1.0), []
+    network = made.model.network
+    embed = network.embed
+    monkeypatch.setattr(network, "embed", lambda condition: calls.append(condition) or embed(condition))
+    made.generate(case(0), case(1), 0)
+    assert len(calls) == 3
+
+
+@pytest.fixture
+def told(run):
+    """A generator whose networks are told the voxel size and the modality, with random weights."""
+    model = load_model(run)
+    size = model.first.denoiser.model_copy(update={"spacing_input": True, "num_modalities": 4})
+    codec, known = model.codec, model.network
+    network = TemplateUNet(codec.latent_channels, codec.compression, 3, size, known.condition, known.labels)
+    shake = generator(0, "shake")
+    for parameter in network.parameters():
+        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=shake))
+    network.requires_grad_(False).eval()
+    record = {**model.record, "settings": {**model.record["settings"], "drop_template": 0.1}}
+    sampler = SAMPLER.model_copy(update={"guidance_template": 1.0, "guidance_stacked": True})
+    return StructDiffGenerator(STAGES, sampler, model=StructDiffModel(codec, network, model.first, record))
+
+
+def test_networks_are_told_the_masks_acquisition_in_every_variant(told):
+    seen = []
+    told.model.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[3]))
+    first = told.generate(case(0), case(1), 0)
+    assert len(seen) == 4
+    for acquisition in seen:
+        assert acquisition.spacing_mm.tolist() == [[2.0, 2.0, 2.0]] * 2
+        assert acquisition.modality.tolist() == [CT] * 2
+    wider = case(0).with_(affine=np.diag([2.08, 2.08, 2.08, 1.0]))
+    assert (told.generate(wider, case(1), 0).image != first.image).any()
+
+
+def test_networks_that_must_be_told_refuse_a_case_of_unknown_voxel_size(told):
+    with pytest.raises(InputError, match="voxel size is not known and this model must be told"):
+        told.generate(case(0).with_(spacing_known=False), case(1), 0)

@@ -29,8 +29,9 @@ from cardiosynth.diffusion.stages import (
     train_control,
     train_diffusion,
 )
-from cardiosynth.diffusion.unet import TemplateUNet
+from cardiosynth.diffusion.unet import Acquisition, TemplateUNet, chest_ct
 from cardiosynth.sampling.confidence import SkipSamplingVariance
+from cardiosynth.sampling.guidance import Guidance, GuidedDenoiser, Variants, embedded_variants
 from cardiosynth.sampling.sampler import SamplerSettings, draw_latent
 from cardiosynth.training.settings import uses_bfloat16
 
@@ -64,7 +65,9 @@ class StructDiffModel:
     def __init__(self, codec: Codec, network: TemplateUNet, first: DiffusionStage, record: Mapping[str, Any]):
         self.codec, self.network, self.first, self.record = codec, network, first, record
         self.process = build_process(first.process)
-        self.labels, self.shape = network.labels, tuple(record["grid"]["shape"])
+        self.labels = network.labels
+        self.dropout = {name: record["settings"].get(f"drop_{name}", 0.0) for name in Guidance._fields}
+        self.multiple = codec.compression * first.denoiser.multiple
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -160,15 +163,19 @@ class StructDiffGenerator:
             lacks are drawn at the intensity they had in training on average (``not_in_template``).
 
         Raises:
-            InputError: a mask or image is missing, is on another grid, of another voxel size or unit than the model was
-                trained with, or the mask holds a target structure that the model does not know.
+            InputError: a mask or image is missing, of another voxel size or unit than the model was trained with, or on
+                a grid that the networks cannot take; mask and template differ in their grids; the mask holds a target
+                structure that the model does not know; or guidance needs a dropout that the model was not trained with.
         """
+        self._check_guidance()
         reference = self._reference(mask)
         pair, left_out = self._adapted(template)
+        _check_same_grid(mask, template)
         window = self.model.codec.window_of(template)
         ssv = self._watcher(window)
         rng = generator(seed, "sampling", mask.case_id)
-        image = self._decode(self._latent(self._condition(reference, pair, window), rng, ssv)[0], window)
+        condition = self._condition(reference, pair, window)
+        image = self._decode(self._latent(condition, self._acquisition(mask), rng, ssv)[0], window)
         confidence, facts = ssv.confidence() if ssv is not None else (None, None)
         known = {"left_out": left_out, "not_in_template": self._not_in(pair, reference)}
         return Case(
@@ -194,18 +201,40 @@ class StructDiffGenerator:
         return Condition(*(v[None].to(device) for v in (reference, codes, image, table)))
 
     @torch.no_grad()
-    def _latent(self, condition: Condition, rng: torch.Generator, ssv: SkipSamplingVariance | None) -> Tensor:
-        model = self.model
-        shape = (1, model.codec.latent_channels, *model.codec.latent_shape(model.shape))
+    def _latent(
+        self,
+        condition: Condition,
+        acquisition: Acquisition | None,
+        rng: torch.Generator,
+        ssv: SkipSamplingVariance | None,
+    ) -> Tensor:
+        model, sampler = self.model, self.sampler
+        shape = (1, model.codec.latent_channels, *model.codec.latent_shape(condition.reference.shape[2:]))
         noise = torch.randn(shape, generator=rng).to(model.codec.device)
-        with self._autocast():
-            embedding = model.network.embed(condition)
-        denoiser = NetworkDenoiser(self._predict, model.process, model.first.prediction, self.sampler.clamp)
-        return draw_latent(self.sampler, denoiser, model.process, noise, embedding, rng=rng, callback=ssv)
 
-    def _predict(self, x: Tensor, t: Tensor, embedding: Tensor) -> Tensor:
+        def predict(x: Tensor, t: Tensor, embedding: Tensor) -> Tensor:
+            with self._autocast():
+                return model.network(x, t, embedding, _expanded(acquisition, len(x)))
+
+        plain = NetworkDenoiser(predict, model.process, model.first.prediction, sampler.clamp)
+        guided = GuidedDenoiser(plain, sampler.guidance, stacked=sampler.guidance_stacked, clamp=sampler.clamp)
+        return draw_latent(sampler, guided, model.process, noise, self._told(condition), rng=rng, callback=ssv)
+
+    def _told(self, condition: Condition) -> Variants:
+        settings = self.model.network.condition
+        assert settings is not None, "a generator's network is conditional"
         with self._autocast():
-            return self.model.network(x, t, embedding)
+            return embedded_variants(self.model.network.embed, condition, settings, self.sampler.guidance)
+
+    def _acquisition(self, case: Case) -> Acquisition | None:
+        if not self.model.network.needs_acquisition:
+            return None
+        if case.spacing_mm is None:
+            raise InputError(
+                f"case {case.case_id}: its voxel size is not known and this model must be told; run cardiosynth "
+                "prepare with --spacing-mm first."
+            )
+        return chest_ct(torch.tensor([case.spacing_mm], dtype=torch.float32, device=self.model.codec.device))
 
     def _decode(self, latent: Tensor, window: Window) -> np.ndarray:
         with self._autocast():
@@ -228,7 +257,7 @@ class StructDiffGenerator:
             "reference": mask.case_id,
             "template": template.case_id,
             "seed": seed,
-            "sampler": self.sampler.model_dump(mode="json"),
+            "sampler": self.sampler.provenance(),
             "checkpoints": self.model.fingerprints,
             "confidence": dict(facts) if facts is not None else None,
             "licence": "; ".join(sorted(licences | set(self.model.record["licences"]))) or "unknown",
@@ -261,15 +290,24 @@ class StructDiffGenerator:
         codes, missing = relabel(case.required_mask(), case.labels, self.model.labels)
         return case.with_(mask=codes, labels=self.model.labels), missing
 
+    def _check_guidance(self) -> None:
+        for name, weight in self.sampler.guidance._asdict().items():
+            if weight and not self.model.dropout[name]:
+                raise InputError(
+                    f"sampler.guidance_{name} is {weight:g} and this model never saw a case without its {name}; train "
+                    f"the control stage with --set control.drop_{name}=0.1, or set sampler.guidance_{name}=0."
+                )
+
     def _check_grid(self, case: Case) -> None:
-        grid, trained = case.grid, self.model.record["grid"]["spacing_mm"]
-        wanted = f"--shape {' '.join(map(str, self.model.shape))}"
+        shape, multiple = case.grid.shape, self.model.multiple
+        trained = self.model.record["grid"]["spacing_mm"]
+        wanted = "--shape " + " ".join(str(max(1, round(n / multiple)) * multiple) for n in shape)
         if trained and case.spacing_mm:
             wanted += f" --spacing-mm {' '.join(f'{v:g}' for v in trained)}"
-        if grid.shape != self.model.shape:
+        if any(n % multiple for n in shape):
             raise InputError(
-                f"case {case.case_id} has a grid of {grid.shape} and the model was trained on {self.model.shape}; "
-                f"run cardiosynth prepare with {wanted} first."
+                f"case {case.case_id} has a grid of {shape} and the model's networks need multiples of {multiple}; run "
+                f"cardiosynth prepare with {wanted} first."
             )
         if trained and case.spacing_mm and not np.allclose(case.spacing_mm, trained, rtol=SPACING_TOLERANCE):
             given = " x ".join(f"{v:g}" for v in case.spacing_mm)
@@ -277,6 +315,21 @@ class StructDiffGenerator:
                 f"case {case.case_id} has voxels of {given} mm, another size than the model was trained on; run "
                 f"cardiosynth prepare with {wanted} first."
             )
+
+
+def _check_same_grid(mask: Case, template: Case) -> None:
+    if mask.grid.shape != template.grid.shape:
+        raise InputError(
+            f"case {mask.case_id} has a grid of {mask.grid.shape} and its template {template.case_id} one of "
+            f"{template.grid.shape}; run cardiosynth prepare on both with the same --shape first."
+        )
+
+
+def _expanded(acquisition: Acquisition | None, batch: int) -> Acquisition | None:
+    """Return the acquisition of one case for a batch of its variants."""
+    if acquisition is None:
+        return None
+    return Acquisition(*(value.expand(batch, *value.shape[1:]) for value in acquisition))
 
 
 def load_generator(

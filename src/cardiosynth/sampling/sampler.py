@@ -9,9 +9,10 @@ from torch import Tensor
 
 from cardiosynth.core.config import Settings
 from cardiosynth.diffusion.denoiser import Denoiser
-from cardiosynth.diffusion.process import Process, Spacing, times
+from cardiosynth.diffusion.process import Process, Spacing, TimeShift, times
 from cardiosynth.sampling import solvers
 from cardiosynth.sampling.confidence import ConfidenceSettings
+from cardiosynth.sampling.guidance import Guidance
 from cardiosynth.training.settings import Precision
 
 SOLVERS = {
@@ -21,6 +22,8 @@ SOLVERS = {
     "dpm_solver_pp_2m": solvers.dpm_solver_pp_2m,
 }
 """Those that draw nothing on their way."""
+OF_THE_MACHINE = {"guidance_stacked", "decode_budget_gb"}
+"""Settings that say where and how samples are computed, not which."""
 
 
 class SamplerSettings(Settings):
@@ -30,17 +33,29 @@ class SamplerSettings(Settings):
         solver: a function of ``sampling/solvers.py``. Published: ddpm_ancestral.
         steps: from noise to data. Published 1000.
         spacing: of the times; ``angle`` suits DDPM schedules with few steps, ``time`` rectified flow.
+        shift: moves the times towards noise, for volumes larger than MAISI's base; MAISI does so by volume for
+            rectified flow.
+        guidance_template: w_template of ``sampling/guidance.py``, 0 for none; the model must have been trained with
+            ``control.drop_template``. Every weight that is not 0 adds a call of the networks to each step.
+        guidance_mask: w_mask, likewise, with ``control.drop_mask``.
+        guidance_stacked: whether these calls are one batch, for more memory.
         confidence: settings of the confidence map, or None for none.
         clamp: limit of the predicted x0 in normalized latents, or None.
         precision: of the networks; noise arithmetic is float32 in any case.
+        decode_budget_gb: memory that decoding may take, or None for as much as a whole volume needs at once.
     """
 
     solver: Literal["ddpm_ancestral", "ddim", "euler", "heun", "dpm_solver_pp_2m"] = "dpm_solver_pp_2m"
     steps: int = pydantic.Field(default=20, ge=1)
     spacing: Spacing = "time"
+    shift: TimeShift = TimeShift()
+    guidance_template: float = pydantic.Field(default=0.0, ge=0)
+    guidance_mask: float = pydantic.Field(default=0.0, ge=0)
+    guidance_stacked: bool = False
     confidence: ConfidenceSettings | None = ConfidenceSettings()
     clamp: float | None = pydantic.Field(default=5.0, gt=0)
     precision: Precision = "auto"
+    decode_budget_gb: float | None = pydantic.Field(default=None, gt=0)
 
     @pydantic.model_validator(mode="after")
     def _enough_images(self) -> "SamplerSettings":
@@ -50,6 +65,15 @@ class SamplerSettings(Settings):
                 "needs two; raise steps, lower the interval, or set confidence to null"
             )
         return self
+
+    @property
+    def guidance(self) -> Guidance:
+        """The weights of guidance."""
+        return Guidance(self.guidance_template, self.guidance_mask)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what shaped the samples, for their provenance."""
+        return self.model_dump(mode="json", exclude=OF_THE_MACHINE)
 
 
 def draw_latent(
@@ -73,7 +97,7 @@ def draw_latent(
         rng: what the ancestral solver draws from.
         callback: sees every step.
     """
-    grid = times(settings.steps, settings.spacing, process)
+    grid = times(settings.steps, settings.spacing, process, settings.shift.ratio(noise.shape[2:]))
     if settings.solver == "ddpm_ancestral":
         return solvers.ddpm_ancestral(denoiser, process, grid, noise, condition, rng=rng, callback=callback)
     return SOLVERS[settings.solver](denoiser, process, grid, noise, condition, callback=callback)
