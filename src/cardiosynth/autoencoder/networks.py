@@ -6,15 +6,24 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pydantic
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cardiosynth.autoencoder.layers import (
+    Activate,
+    Branch,
+    Chain,
+    Convolve,
+    DepthToSpace,
+    Layer,
+    Merge,
+    Scale,
+    SpaceToDepth,
+)
 from cardiosynth.core.config import Settings
 from cardiosynth.core.random import named_weights
 from cardiosynth.training.state import load_strictly
@@ -33,6 +42,7 @@ class AutoencoderSettings(Settings):
             resolution, for ``maisi``, published (64, 128, 256).
         num_res_blocks: residual blocks per level. Published (MAISI) (2, 2, 2).
         norm_groups: groups of MAISI's group normalization, published 32; ``compact`` has none.
+        checkpointing: train with less memory and a third more time, same gradients.
     """
 
     kind: Literal["compact", "maisi"] = "compact"
@@ -42,6 +52,7 @@ class AutoencoderSettings(Settings):
     channels: tuple[int, ...] = (24, 64)
     num_res_blocks: tuple[int, ...] = (1, 2)
     norm_groups: int = pydantic.Field(default=32, ge=1)
+    checkpointing: bool = False
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> "AutoencoderSettings":
@@ -65,23 +76,46 @@ class Autoencoder(nn.Module, ABC):
         compression: image voxels per latent voxel along each axis.
         latent_channels: values per latent voxel.
         spatial_dims: 2 or 3.
+        checkpointing: compute inner values again for the gradients instead of keeping them.
     """
+
+    LOG_VARIANCE: ClassVar[tuple[float, float]]
+    """Between which it is clamped."""
 
     def __init__(self, settings: AutoencoderSettings):
         super().__init__()
+        self.checkpointing = settings.checkpointing
         self.compression: int = settings.compression
         self.latent_channels = settings.latent_channels
         self.spatial_dims: int = settings.spatial_dims
 
     @abstractmethod
+    def encoding(self) -> Chain:
+        """Return the layers from images in model units to mean and log variance of the latents."""
+
+    @abstractmethod
+    def decoding(self) -> Chain:
+        """Return the layers from latents to images in model units."""
+
     def encode(
         self, x: Float[Tensor, "b 1 *grid"]
     ) -> tuple[Float[Tensor, "b c *latent"], Float[Tensor, "b c *latent"]]:
-        """Return mean and standard deviation of the latents of images in model units, both float32."""
+        """Return mean and standard deviation of the latents of images in model units, both float32.
 
-    @abstractmethod
+        An axis that is not a multiple of ``compression`` loses its end (``maisi``) or is refused (``compact``).
+        """
+        return self.gaussian(self.encoding().forward(x, self.checkpointing))
+
     def decode(self, z: Float[Tensor, "b c *latent"]) -> Float[Tensor, "b 1 *grid"]:
         """Return the images of latents in model units, float32, not clipped to [0, 1]."""
+        return self.decoding().forward(z, self.checkpointing).float()
+
+    def gaussian(
+        self, moments: Float[Tensor, "b c2 *latent"]
+    ) -> tuple[Float[Tensor, "b c *latent"], Float[Tensor, "b c *latent"]]:
+        """Return mean and standard deviation, float32, from what ``encoding`` gives."""
+        mean, log_variance = moments.float().chunk(2, dim=1)
+        return mean, torch.exp(0.5 * log_variance.clamp(*self.LOG_VARIANCE))
 
 
 def build_autoencoder(settings: AutoencoderSettings, seed: int = 0) -> Autoencoder:
@@ -101,6 +135,8 @@ def build_autoencoder(settings: AutoencoderSettings, seed: int = 0) -> Autoencod
 class CompactAutoencoder(Autoencoder):
     """Space-to-depth autoencoder without normalization layers."""
 
+    LOG_VARIANCE = (-20.0, 4.0)
+
     def __init__(self, settings: AutoencoderSettings):
         super().__init__(settings)
         dims, wide = settings.spatial_dims, settings.latent_channels
@@ -119,22 +155,19 @@ class CompactAutoencoder(Autoencoder):
             for n, c, k, r in reversed(list(zip(finer, channels, kernels, blocks, strict=True)))
         )
 
-    def encode(
-        self, x: Float[Tensor, "b 1 *grid"]
-    ) -> tuple[Float[Tensor, "b c *latent"], Float[Tensor, "b c *latent"]]:
-        """Return mean and standard deviation of the latents; the grid must be a multiple of ``compression``."""
-        h = 2 * x - 1
-        for level in self.down:
-            h = level(space_to_depth(h))
-        mean, log_variance = self.to_latent(h).float().chunk(2, dim=1)
-        return mean, torch.exp(0.5 * log_variance.clamp(-20, 4))
+    def encoding(self) -> Chain:
+        """Return the layers from images to moments; the grid must be a multiple of ``compression``."""
+        layers: list[Layer] = [Scale("to [-1, 1]", 2, -1)]
+        for i, level in enumerate(self.down):
+            layers += [SpaceToDepth(f"down.{i} (fold)"), *_described(level, f"down.{i}")]
+        return Chain((*layers, *_described(self.to_latent, "to_latent")))
 
-    def decode(self, z: Float[Tensor, "b c *latent"]) -> Float[Tensor, "b 1 *grid"]:
-        """Return the images of latents in model units."""
-        h = self.from_latent(z)
-        for level in self.up:
-            h = depth_to_space(level(h))
-        return 0.5 * h.float() + 0.5
+    def decoding(self) -> Chain:
+        """Return the layers from latents to images."""
+        layers: list[Layer] = [Convolve("from_latent", self.from_latent)]
+        for i, level in enumerate(self.up):
+            layers += [*_described(level, f"up.{i}"), DepthToSpace(f"up.{i} (unfold)")]
+        return Chain((*layers, Scale("to [0, 1]", 0.5, 0.5)))
 
 
 class _Residual(nn.Module):
@@ -148,8 +181,23 @@ class _Residual(nn.Module):
         assert self.second.bias is not None
         nn.init.zeros_(self.second.bias)
 
-    def forward(self, x: Float[Tensor, "b c *grid"]) -> Float[Tensor, "b c *grid"]:
-        return x + self.second(F.silu(self.first(F.silu(x))))
+    def layers(self, name: str) -> list[Layer]:
+        """Return the block as layers."""
+        first, second = Convolve(f"{name}.first", self.first), Convolve(f"{name}.second", self.second)
+        return [Branch(name), Activate(f"{name} (SiLU)"), first, Activate(f"{name} (SiLU)"), second, Merge(name)]
+
+
+def _described(level: nn.Module, name: str) -> list[Layer]:
+    layers: list[Layer] = []
+    for i, module in enumerate(level.children()):
+        if isinstance(module, _Residual):
+            layers += module.layers(f"{name}.{i}")
+        elif isinstance(module, nn.SiLU):
+            layers.append(Activate(f"{name}.{i}"))
+        else:
+            assert isinstance(module, nn.Conv2d | nn.Conv3d), module
+            layers.append(Convolve(f"{name}.{i}", module))
+    return layers
 
 
 def _conv(dims: int, inputs: int, outputs: int, kernel: int) -> nn.Conv2d | nn.Conv3d:
@@ -157,56 +205,38 @@ def _conv(dims: int, inputs: int, outputs: int, kernel: int) -> nn.Conv2d | nn.C
     return kind(inputs, outputs, kernel, padding=kernel // 2)
 
 
-def space_to_depth(x: Float[Tensor, "b c *fine"]) -> Float[Tensor, "b c8 *coarse"]:
-    """Move every 2x2(x2) block of voxels into the channels, stored channels last (twice as fast on CPUs)."""
-    if x.ndim == 5:
-        blocks = rearrange(x, "b c (x i) (y j) (z k) -> b (c i j k) x y z", i=2, j=2, k=2)
-        return blocks.contiguous(memory_format=torch.channels_last_3d)
-    blocks = rearrange(x, "b c (x i) (y j) -> b (c i j) x y", i=2, j=2)
-    return blocks.contiguous(memory_format=torch.channels_last)
-
-
-def depth_to_space(x: Float[Tensor, "b c8 *coarse"]) -> Float[Tensor, "b c *fine"]:
-    """Undo ``space_to_depth``."""
-    if x.ndim == 5:
-        fine = rearrange(x, "b (c i j k) x y z -> b c (x i) (y j) (z k)", i=2, j=2, k=2)
-        return fine.contiguous(memory_format=torch.channels_last_3d)
-    fine = rearrange(x, "b (c i j) x y -> b c (x i) (y j)", i=2, j=2)
-    return fine.contiguous(memory_format=torch.channels_last)
-
-
 # ---------------------------------------------------------------------------------------------------------------
 # maisi: the published network (Guo et al. 2024, MAISI), unchanged, behind the contract.
 
 
 class MaisiAutoencoder(Autoencoder):
-    """MONAI's AutoencoderKlMaisi. Its parameters are ours under ``PREFIX``."""
+    """MONAI's AutoencoderKlMaisi, its layers computed by us. Its parameters are ours under ``PREFIX``."""
 
     PREFIX = "network."
+    LOG_VARIANCE = (-30.0, 20.0)
 
     def __init__(self, settings: AutoencoderSettings):
         super().__init__(settings)
         from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 
-        # Float32 normalization: the released setting (float16) runs under CUDA float16 autocast only. One split:
-        # MONAI drops the tail of a volume whose length is not a multiple of the splits. Neither changes weights.
+        # Its forwards split, drop tails, copy to the CPU and normalize in float16; only its modules are used.
         self.network = AutoencoderKlMaisi(
             spatial_dims=3, in_channels=1, out_channels=1, latent_channels=settings.latent_channels,
             num_channels=settings.channels, num_res_blocks=settings.num_res_blocks,
             attention_levels=[False] * len(settings.channels), norm_num_groups=settings.norm_groups, norm_eps=1e-6,
-            num_splits=1, norm_float16=False, save_mem=False,
         )  # fmt: skip
 
-    def encode(
-        self, x: Float[Tensor, "b 1 *grid"]
-    ) -> tuple[Float[Tensor, "b c *latent"], Float[Tensor, "b c *latent"]]:
-        """Return mean and standard deviation of the latents; the grid must be a multiple of ``compression``."""
-        mean, std = self.network.encode(x)
-        return mean.float(), std.float()
+    def encoding(self) -> Chain:
+        """Return the layers from images to moments; an axis that is not a multiple of 4 loses its end."""
+        from cardiosynth.autoencoder.chains import maisi_encoding
 
-    def decode(self, z: Float[Tensor, "b c *latent"]) -> Float[Tensor, "b 1 *grid"]:
-        """Return the images of latents in model units."""
-        return self.network.decode(z).float()
+        return maisi_encoding(self.network)
+
+    def decoding(self) -> Chain:
+        """Return the layers from latents to images."""
+        from cardiosynth.autoencoder.chains import maisi_decoding
+
+        return maisi_decoding(self.network)
 
     def load_released(self, weights: Mapping[str, Tensor], origin: Path) -> None:
         """Load weights in the released layout, every tensor and nothing else.
