@@ -19,6 +19,7 @@ def test_a_shift_is_bias_and_costs_no_contrast():
     assert found["psnr_db"] == pytest.approx(20 * np.log10(3000 / 30))
     assert found["psnr_heart_db"] == pytest.approx(20 * np.log10(3000 / 30))
     assert found["hu_bias"]["left_ventricle"] == pytest.approx(30)
+    assert found["psnr_structure_db"]["coronary_artery"] == pytest.approx(40)
     assert found["contrast_kept"]["coronary_artery"] == pytest.approx(1)
 
 
@@ -32,4 +33,4 @@ def test_cases_without_masks_have_an_error_and_nothing_per_structure():
     found = judged(lambda case: case.image + 3.0, [blob(0, with_mask=False)])
     assert found["psnr_db"] == pytest.approx(60)
     assert found["psnr_heart_db"] is None
-    assert found["contrast_kept"] == {}
+    assert found["contrast_kept"] == found["psnr_structure_db"] == {}

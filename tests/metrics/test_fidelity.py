@@ -15,6 +15,7 @@ from cardiosynth.metrics.fidelity import (
     ssim_map,
     structure_contrast,
     structure_means,
+    structure_psnr,
 )
 
 CORONARY, AORTA = CARDIAC_CT.named("coronary_artery"), CARDIAC_CT.named("ascending_aorta")
@@ -121,3 +122,12 @@ def test_mean_hu_error_has_a_sign():
     assert means[CORONARY.code] == 300
     assert means[0] == -100
     assert np.isnan(means[2:]).all()
+
+
+def test_the_error_of_each_structure_is_its_own():
+    image, mask = sphere_case()
+    noisy = np.where(mask == CORONARY.code, image + 30, image + 3).astype(np.int16)
+    found = structure_psnr(noisy, image, mask, [CORONARY, AORTA], data_range=3000)
+    assert found["coronary_artery"] == pytest.approx(40)
+    assert math.isnan(found["ascending_aorta"])
+    assert structure_psnr(image, image, mask, [CORONARY], data_range=3000) == {"coronary_artery": math.inf}

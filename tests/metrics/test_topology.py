@@ -1,8 +1,16 @@
 import math
 
 import numpy as np
+import pytest
 
-from cardiosynth.metrics.topology import betti0_error, components, connectivity_error, largest_component_fraction
+from cardiosynth.metrics.topology import (
+    betti0_error,
+    centerline,
+    cl_dice,
+    components,
+    connectivity_error,
+    largest_component_fraction,
+)
 
 
 def rods() -> np.ndarray:
@@ -56,3 +64,49 @@ def test_a_gap_costs_the_part_behind_it():
     assert connectivity_error(np.roll(whole, 2, axis=1), whole, 1) == 1
     assert connectivity_error(np.zeros_like(whole), whole, 1) == 1
     assert math.isnan(connectivity_error(whole, np.zeros_like(whole), 1))
+
+
+def rod(width: int, shift: int = 0, length: int = 12) -> np.ndarray:
+    mask = np.zeros((20, 20, length), bool)
+    low = 10 + shift - width // 2
+    mask[low : low + width, 10 - width // 2 : 10 - width // 2 + width] = True
+    return mask
+
+
+@pytest.mark.parametrize("width", [1, 3, 5])
+def test_cl_dice_does_not_ask_how_wide_a_vessel_is_drawn(width: int):
+    assert cl_dice(rod(width), rod(1)) == cl_dice(rod(1), rod(width)) == 1
+
+
+def test_cl_dice_of_a_broken_vessel_misses_the_share_that_is_gone():
+    broken = rod(1)
+    broken[..., 5:8] = False
+    found = 9 / 12
+    assert cl_dice(broken, rod(1)) == pytest.approx(2 * found / (1 + found))
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(1, 1.0), (2, 0.0)])
+def test_cl_dice_forgives_half_a_width_aside(shift: int, expected: float):
+    assert cl_dice(rod(3, shift), rod(3)) == expected
+    assert cl_dice(rod(1, 1), rod(1)) == 0
+
+
+def test_cl_dice_of_empty_masks():
+    empty = np.zeros_like(rod(1))
+    assert math.isnan(cl_dice(empty, empty))
+    assert cl_dice(empty, rod(1)) == cl_dice(rod(1), empty) == 0
+
+
+@pytest.mark.parametrize("side", [1, 2])
+def test_what_thins_to_nothing_is_its_own_centerline_and_an_empty_mask_has_none(side: int):
+    dot = np.zeros((7, 7, 7), bool)
+    dot[:side, :side, :side] = True
+    assert cl_dice(dot, dot) == 1
+    assert not centerline(np.zeros((5, 5, 5), bool)).any()
+
+
+def test_a_centerline_is_one_voxel_wide_in_planes_too():
+    bar = np.zeros((20, 9), np.uint8)
+    bar[:, 3:6] = 4
+    assert centerline(bar).sum(axis=1).max() == 1
+    assert centerline(bar)[5:15, 4].all()

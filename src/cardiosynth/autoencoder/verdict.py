@@ -12,10 +12,13 @@ from scipy import ndimage
 
 from cardiosynth.core.case import Case
 from cardiosynth.core.intensity import Window
-from cardiosynth.metrics.fidelity import contrast_kept, mean_hu_error, psnr
+from cardiosynth.metrics.fidelity import contrast_kept, mean_hu_error, psnr, structure_psnr
 
 Reconstruct = Callable[[Case], np.ndarray]
 """case -> its image after encoding and decoding, (1, *grid), in the case's unit."""
+
+
+PER_STRUCTURE = ("psnr_structure_db", "hu_bias", "contrast_kept")
 
 
 def verdict(reconstruct: Reconstruct, window_of: Callable[[Case], Window], cases: Iterable[Case]) -> dict[str, Any]:
@@ -30,8 +33,8 @@ def verdict(reconstruct: Reconstruct, window_of: Callable[[Case], Window], cases
 
     Returns:
         JSON-like: ``cases`` (names), ``psnr_db``, ``psnr_heart_db`` (target structures widened by one voxel),
-        ``hu_bias`` and ``contrast_kept`` (both name -> mean over the cases where the structure shows). What no case
-        can tell is None. For MR the bias is in the scan's own unit.
+        ``psnr_structure_db``, ``hu_bias`` and ``contrast_kept`` (each name -> mean over the cases where the structure
+        shows). What no case can tell is None. For MR the bias is in the scan's own unit.
     """
     rows = [_judge(case, reconstruct(case), window_of(case)) for case in cases]
     names = {name: None for row in rows for name in row["hu_bias"]}
@@ -39,8 +42,7 @@ def verdict(reconstruct: Reconstruct, window_of: Callable[[Case], Window], cases
         "cases": [row["case"] for row in rows],
         "psnr_db": _mean(row["psnr_db"] for row in rows),
         "psnr_heart_db": _mean(row["psnr_heart_db"] for row in rows),
-        "hu_bias": {name: _mean(row["hu_bias"].get(name) for row in rows) for name in names},
-        "contrast_kept": {name: _mean(row["contrast_kept"].get(name) for row in rows) for name in names},
+        **{key: {name: _mean(row[key].get(name) for row in rows) for name in names} for key in PER_STRUCTURE},
     }
 
 
@@ -49,13 +51,14 @@ def _judge(case: Case, reconstructed: Shaped[np.ndarray, "1 *grid"], window: Win
     image = np.clip(reconstructed[0], window.low, window.high)
     row = {"case": case.case_id, "psnr_db": psnr(image, original, window.width), "psnr_heart_db": None}
     if case.mask is None:
-        return {**row, "hu_bias": {}, "contrast_kept": {}}
+        return {**row, **{key: {} for key in PER_STRUCTURE}}
     mask = case.mask[0]
     heart = ndimage.binary_dilation(case.labels.only_targets(mask) > 0, np.ones((3,) * mask.ndim))
     if heart.any():
         row["psnr_heart_db"] = psnr(image[heart], original[heart], window.width)
     return {
         **row,
+        "psnr_structure_db": structure_psnr(image, original, mask, case.labels.targets, window.width),
         "hu_bias": mean_hu_error(image, original, mask, case.labels.targets),
         "contrast_kept": contrast_kept(image, original, mask, case.labels.targets),
     }

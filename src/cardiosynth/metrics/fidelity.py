@@ -140,6 +140,27 @@ def contrast_kept(
     return kept
 
 
+def structure_psnr(
+    x: Shaped[np.ndarray, "*grid"],
+    y: Shaped[np.ndarray, "*grid"],
+    mask: Shaped[np.ndarray, "*grid"],
+    labels: Iterable[Label],
+    data_range: float,
+) -> dict[str, float]:
+    """Return, by name, the peak signal-to-noise ratio of the voxels inside each structure, in dB; NaN where absent.
+
+    Args:
+        x: one image.
+        y: the other, in the same unit.
+        mask: codes on the same grid.
+        labels: the structures.
+        data_range: the width of the intensity window.
+    """
+    squares = structure_means(np.square(np.subtract(x, y, dtype=np.float64)), mask)
+    with np.errstate(divide="ignore"):
+        return {label.name: float(10 * np.log10(data_range**2 / squares[label.code])) for label in labels}
+
+
 def mean_hu_error(
     reconstructed: Shaped[np.ndarray, "*grid"],
     original: Shaped[np.ndarray, "*grid"],

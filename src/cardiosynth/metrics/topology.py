@@ -1,4 +1,4 @@
-"""Whether structures are in one piece: connected components of masks.
+"""Whether structures are in one piece and where they run: connected components and centerlines of masks.
 
 Two voxels are connected when they share a face, an edge or a corner (26 neighbors in 3D, 8 in 2D), so that a thin
 vessel that runs diagonally through the grid is one piece.
@@ -7,7 +7,7 @@ vessel that runs diagonally through the grid is one piece.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int32, Shaped
+from jaxtyping import Bool, Int32, Shaped
 from scipy import ndimage
 
 
@@ -80,3 +80,37 @@ def connectivity_error(p: Shaped[np.ndarray, "*grid"], q: Shaped[np.ndarray, "*g
     main = components(p).labels
     reached = ndimage.binary_dilation((main > 0) & (main <= expected), np.ones((3,) * main.ndim))
     return 1 - float((reached & inside).sum() / inside.sum())
+
+
+def cl_dice(p: Shaped[np.ndarray, "*grid"], q: Shaped[np.ndarray, "*grid"]) -> float:
+    """Return centerline Dice, in [0, 1] (clDice, Shit et al. 2021, Eq. 3).
+
+    The harmonic mean of the share of P's centerline inside Q (topology precision, Eq. 1) and the share of Q's
+    centerline inside P (topology sensitivity, Eq. 2). It does not ask how wide a vessel is drawn, only whether it is
+    followed. NaN where both masks are empty, 0 where one is, as in `overlap`.
+
+    Args:
+        p: predicted mask, bool or anything that is non-zero inside; (X, Y, Z) or (X, Y).
+        q: ground truth on the same grid.
+    """
+    inside_p, inside_q = p != 0, q != 0
+    if not inside_p.any() or not inside_q.any():
+        return 0.0 if inside_p.any() or inside_q.any() else float("nan")
+    line_p, line_q = centerline(inside_p), centerline(inside_q)
+    precision = float((line_p & inside_q).sum() / line_p.sum())
+    sensitivity = float((line_q & inside_p).sum() / line_q.sum())
+    return 2 * precision * sensitivity / (precision + sensitivity) if precision + sensitivity else 0.0
+
+
+def centerline(mask: Shaped[np.ndarray, "*grid"]) -> Bool[np.ndarray, "*grid"]:
+    """Return the skeleton of ``mask``, one voxel wide (Lee et al. 1994); of a mask that thins to nothing, itself."""
+    from skimage.morphology import skeletonize
+
+    inside = mask != 0
+    line = np.zeros_like(inside)
+    box = next(iter(ndimage.find_objects(inside.astype(np.uint8))), None)
+    if box is not None:
+        # Skeletons are computed in the mask's box, with the border of one voxel that thinning needs.
+        padded = np.pad(inside[box], 1)
+        line[box] = skeletonize(padded, method="lee")[(slice(1, -1),) * mask.ndim] != 0
+    return line if line.any() else inside
