@@ -4,6 +4,7 @@ import torch
 from safetensors.torch import save_file
 
 from cardiosynth.autoencoder.codec import load_codec
+from cardiosynth.autoencoder.discriminators import AdversarialSettings
 from cardiosynth.autoencoder.losses import ReconstructionSettings
 from cardiosynth.autoencoder.networks import AutoencoderSettings, MaisiAutoencoder, build_autoencoder
 from cardiosynth.autoencoder.task import AutoencoderStage, AutoencoderTask, load_initial, train_autoencoder
@@ -12,10 +13,12 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.core.labels import CARDIAC_CT
 from cardiosynth.core.random import generator
-from cardiosynth.core.store import latest_checkpoint, read_json
+from cardiosynth.core.store import latest_checkpoint, load_tensors, read_json
 from cardiosynth.data.loader import CaseCache
+from cardiosynth.training.loop import fit
+from cardiosynth.training.state import load_weights
 
-from .blobs import blob, tiny_stage
+from .blobs import SIZE, blob, tiny_stage
 
 SCALE = IntensityScale()
 
@@ -28,10 +31,19 @@ def task(stage, with_mask=True, **options):
 def test_an_example_is_a_function_of_its_generator_wherever_it_stands_in_the_batch():
     one = task(tiny_stage()).batch([generator(0, "a"), generator(0, "b")])
     other = task(tiny_stage()).batch([generator(0, "b")])
-    assert set(one) == {"image", "weight", "noise"}
+    assert set(one) == {"image", "weight", "noise", "index"}
     assert all(torch.equal(one[name][1], other[name][0]) for name in one)
     assert one["noise"].shape == (2, 4, 4, 4, 4)
     assert not torch.equal(one["noise"][0], one["noise"][1])
+
+
+def test_a_batch_tells_its_cases():
+    subject = task(tiny_stage(crop=(SIZE,) * 3))
+    batch = subject.batch([generator(0, i) for i in range(4)])
+    whole = {case_id: subject.cache.image(i) for i, case_id in enumerate(subject.cache.case_ids)}
+    names = subject.case_names(batch)
+    assert len(set(names)) > 1
+    assert all(torch.equal(batch["image"][i], whole[name]) for i, name in enumerate(names))
 
 
 def test_the_loss_is_a_function_of_module_and_batch():
@@ -83,6 +95,68 @@ def test_a_flat_crop_for_volumes_is_refused_and_so_is_one_off_the_compression():
     flat = AutoencoderStage(network=AutoencoderSettings(spatial_dims=2), crop=(8, 8))
     with pytest.raises(InputError, match="spatial_dims"):
         task(flat)
+
+
+def with_opponent(warmup_steps=2, **changes):
+    training = tiny_stage().training.model_copy(update={"steps": 5, "checkpoint_every": 5, "ema_decay": 0.9})
+    opponent = AdversarialSettings(warmup_steps=warmup_steps, channels=4, layers=1)
+    return tiny_stage(**{"adversarial": opponent, "training": training, **changes})
+
+
+def trained(stage, run, stop_at=None):
+    return fit(task(stage), stage.training, run, {"stage": "autoencoder"}, stop_at=stop_at)
+
+
+def test_the_opponent_joins_after_the_warm_up_and_each_loss_moves_its_own_weights():
+    subject = task(with_opponent(warmup_steps=2))
+    autoencoder, discriminator = subject.players()
+    assert (autoencoder.first_step, discriminator.first_step) == (0, 2)
+    batch = dict(subject.batch([generator(0, "a"), generator(0, "b")]))
+    before = autoencoder.loss(batch | {"step": torch.tensor(1)})
+    assert "adversarial" not in before
+    now = batch | {"step": torch.tensor(2)}
+    after = autoencoder.loss(now)
+    torch.testing.assert_close(after["total"], before["total"] + 0.1 * after["adversarial"])
+    after["total"].backward()
+    assert all(parameter.grad is None for parameter in discriminator.parameters)
+    for parameter in autoencoder.parameters:
+        parameter.grad = None
+    discriminator.loss(now)["total"].backward()
+    assert all(parameter.grad is None for parameter in autoencoder.parameters)
+    assert all(parameter.grad is not None for parameter in discriminator.parameters)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    return trained(with_opponent(), tmp_path_factory.mktemp("unbroken"))
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 4])
+def test_two_players_stopped_around_the_warm_up_go_on_to_the_same_bits(stop_at, unbroken, tmp_path):
+    trained(with_opponent(), tmp_path, stop_at)
+    final = trained(with_opponent(), tmp_path)
+    for name in ("model.safetensors", "training.safetensors"):
+        assert (final / name).read_bytes() == (unbroken / name).read_bytes()
+
+
+def test_a_checkpoint_holds_the_autoencoder_alone_and_the_opponent_for_going_on(unbroken, tmp_path):
+    plain = load_tensors(trained(with_opponent(adversarial=None), tmp_path) / "model.safetensors")
+    found = load_tensors(unbroken / "model.safetensors")
+    assert found.keys() == plain.keys()
+    assert any(not torch.equal(found[name], plain[name]) for name in plain), "the opponent mattered"
+    load_weights(build_autoencoder(tiny_stage().network), unbroken)
+    assert any(name.startswith("raw.opponent.") for name in load_tensors(unbroken / "training.safetensors"))
+
+
+def test_before_the_warm_up_ends_the_opponent_changes_no_bit(tmp_path):
+    waiting = trained(with_opponent(warmup_steps=9), tmp_path / "waiting")
+    alone = trained(with_opponent(adversarial=None), tmp_path / "alone")
+    assert (waiting / "model.safetensors").read_bytes() == (alone / "model.safetensors").read_bytes()
+
+
+def test_a_crop_too_small_for_the_opponent_is_refused():
+    with pytest.raises(InputError, match=r"at least 24 voxels .* or fewer adversarial.layers"):
+        parse_settings(AutoencoderStage, {"crop": [16, 16, 16], "adversarial": {}}, "test")
 
 
 def test_a_run_is_trained_recorded_and_judged(tmp_path):

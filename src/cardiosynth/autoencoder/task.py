@@ -7,11 +7,17 @@ from typing import Any
 import numpy as np
 import pydantic
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cardiosynth import __version__
 from cardiosynth.autoencoder.bottleneck import sample
 from cardiosynth.autoencoder.codec import load_codec
+from cardiosynth.autoencoder.discriminators import (
+    AdversarialSettings,
+    build_discriminator,
+    fooling_loss,
+    telling_loss,
+)
 from cardiosynth.autoencoder.losses import (
     Perceptual,
     ReconstructionSettings,
@@ -30,7 +36,7 @@ from cardiosynth.core.random import draw_int
 from cardiosynth.core.store import load_tensors, write_json
 from cardiosynth.data.loader import CaseCache, block
 from cardiosynth.training.loop import Batch, Player, TrainingSettings, fit
-from cardiosynth.training.state import load_weights
+from cardiosynth.training.state import WithOpponent, load_weights
 
 STAGE = "autoencoder"
 
@@ -44,6 +50,7 @@ class AutoencoderStage(Settings):
     Attributes:
         network: its kind and size.
         loss: weights of the reconstruction loss.
+        adversarial: the opponent that tells reconstructions from images, None for none. Published (MAISI) with.
         crop: voxels per axis of an example. Published (MAISI) 64 cubed, then 128 cubed.
         thin_fraction: share of the examples centered on a voxel of a thin structure, where the case has any.
         training: the loop's settings.
@@ -51,6 +58,7 @@ class AutoencoderStage(Settings):
 
     network: AutoencoderSettings = AutoencoderSettings()
     loss: ReconstructionSettings = ReconstructionSettings()
+    adversarial: AdversarialSettings | None = None
     crop: tuple[int, ...] = (64, 64, 64)
     thin_fraction: float = pydantic.Field(default=0.6, ge=0, le=1)
     training: TrainingSettings = TrainingSettings()
@@ -60,11 +68,16 @@ class AutoencoderStage(Settings):
         dims, factor = self.network.spatial_dims, self.network.compression
         if len(self.crop) != dims or any(n < factor or n % factor for n in self.crop):
             raise ValueError(f"crop {self.crop} must be {dims} multiples of the compression {factor}")
+        if self.adversarial is not None and min(self.crop) < self.adversarial.smallest_crop:
+            raise ValueError(
+                f"crop {self.crop} is too small for a discriminator of {self.adversarial.layers} layers; give at least "
+                f"{self.adversarial.smallest_crop} voxels per axis or fewer adversarial.layers"
+            )
         return self
 
 
 class AutoencoderTask:
-    """An autoencoder as the loop trains it.
+    """An autoencoder, and where the stage says so its opponent, as the loop trains them.
 
     Args:
         cache: what it learns from; each case is drawn equally often.
@@ -89,20 +102,32 @@ class AutoencoderTask:
                     f"case {case.case_id} has a grid of {case.grid.shape} and the autoencoder's crop is {stage.crop}; "
                     f"set autoencoder.network.spatial_dims to {len(case.grid.shape)} and the crop alike."
                 )
-
-    @property
-    def module(self) -> Autoencoder:
-        """The autoencoder."""
-        return self.autoencoder
+        self.module: nn.Module = autoencoder
+        self._last: tuple[Batch, Tensor] | None = None
+        if stage.adversarial is not None:
+            self.discriminator = build_discriminator(stage.adversarial, len(stage.crop), stage.training.seed)
+            self.module = WithOpponent(autoencoder, self.discriminator)
 
     def players(self) -> list[Player]:
-        """Return the one player."""
-        return [Player(STAGE, list(self.autoencoder.parameters()), self._loss)]
+        """Return the autoencoder, and after it the discriminator, which joins after its warm-up."""
+        players = [Player(STAGE, list(self.autoencoder.parameters()), self._loss)]
+        if self.stage.adversarial is not None:
+            judge = list(self.discriminator.parameters())
+            players.append(Player("discriminator", judge, self._tell, self.stage.adversarial.warmup_steps))
+        return players
 
     def batch(self, generators: Sequence[torch.Generator]) -> Batch:
-        """Return ``image`` (model units) and ``weight``, (b, 1, *crop), and the latents' ``noise``, (b, c, *latent)."""
+        """Return one example per generator.
+
+        ``image`` (model units) and ``weight``, (b, 1, *crop), the latents' ``noise``, (b, c, *latent), and ``index``,
+        (b,), the case of each.
+        """
         examples = [self._example(rng) for rng in generators]
         return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
+
+    def case_names(self, batch: Batch) -> list[str]:
+        """Return the names of the cases that a batch was drawn from."""
+        return [self.cache.case_ids[index] for index in batch["index"].tolist()]
 
     def _example(self, rng: torch.Generator) -> dict[str, Tensor]:
         stage = self.stage
@@ -113,7 +138,8 @@ class AutoencoderTask:
         regions = torch.from_numpy(block(self._regions_of(index), crop.start, stage.crop))
         latent = tuple(n // stage.network.compression for n in stage.crop)
         noise = torch.randn((stage.network.latent_channels, *latent), generator=rng)
-        return {"image": crop.image, "weight": voxel_weight(regions, stage.loss), "noise": noise}
+        weight = voxel_weight(regions, stage.loss)
+        return {"image": crop.image, "weight": weight, "noise": noise, "index": torch.tensor(index)}
 
     def _regions_of(self, index: int) -> np.ndarray:
         """Return where voxels of a case count more, (1, *grid); widening structures once per case saves a sixth."""
@@ -129,9 +155,22 @@ class AutoencoderTask:
     def _loss(self, batch: Batch) -> dict[str, Tensor]:
         mean, std = self.autoencoder.encode(batch["image"])
         reconstruction = self.autoencoder.decode(sample(mean, std, batch["noise"]))
-        return reconstruction_loss(
+        parts = reconstruction_loss(
             reconstruction, batch["image"], batch["weight"], mean, std, self.stage.loss, self.perceptual
         )
+        adversarial = self.stage.adversarial
+        if adversarial is not None and int(batch["step"]) >= adversarial.warmup_steps:
+            self._last = batch, reconstruction.detach()
+            parts["adversarial"] = fooling_loss(self.discriminator, reconstruction)
+            parts["total"] = parts["total"] + adversarial.weight * parts["adversarial"]
+        return parts
+
+    def _tell(self, batch: Batch) -> dict[str, Tensor]:
+        # What the autoencoder has just made of this very batch; making it again would take a third of the step.
+        assert self._last is not None, "the autoencoder moves first"
+        seen, reconstruction = self._last
+        assert seen is batch, "the autoencoder moves first"
+        return {"total": telling_loss(self.discriminator, reconstruction, batch["image"])}
 
 
 def train_autoencoder(
