@@ -80,6 +80,12 @@ def test_time_grids_fall_from_one_to_zero(process, spacing):
     torch.testing.assert_close(steps, steps.mean().expand_as(steps), rtol=1e-6, atol=0)
 
 
+def test_each_process_has_the_spacing_that_suits_it():
+    flow, preserving = RectifiedFlow(), VariancePreserving()
+    assert torch.equal(times(7, "auto", flow), times(7, "time", flow))
+    assert torch.equal(times(7, "auto", preserving), times(7, "angle", preserving))
+
+
 def test_one_step_grid():
     assert times(1, "angle", VariancePreserving()).tolist() == [1.0, 0.0]
 

@@ -1,7 +1,6 @@
 """Solvers against exact solutions: a Gaussian mixture in one dimension, whose flow keeps every quantile."""
 
 import math
-from itertools import pairwise
 
 import pytest
 import torch
@@ -10,47 +9,11 @@ from cardiosynth.core.random import generator
 from cardiosynth.diffusion.process import RectifiedFlow, VariancePreserving, time_at_angle, times
 from cardiosynth.sampling.solvers import ddim, ddpm_ancestral, dpm_solver_pp_2m, euler, heun
 
-WEIGHTS = torch.tensor([0.3, 0.7], dtype=torch.float64)
-MEANS = torch.tensor([-1.0, 0.8], dtype=torch.float64)
-STDS = torch.tensor([0.5, 0.7], dtype=torch.float64)
+from .oracles import gaussian, gaussian_chain, mixture
+
+DATA = mixture((0.3, -1.0, 0.5), (0.7, 0.8, 0.7))
 PROCESSES = [VariancePreserving(), RectifiedFlow()]
 ORDERS = [(ddim, 1), (euler, 1), (heun, 2), (dpm_solver_pp_2m, 2)]
-
-
-def marginal(process, t):
-    """Means and standard deviations of the two components of x at time t."""
-    alpha, sigma = process.alpha(t), process.sigma(t)
-    return alpha * MEANS, (alpha**2 * STDS**2 + sigma**2).sqrt()
-
-
-def oracle(process):
-    """E[x0 | x, t] of the mixture in closed form."""
-
-    def denoiser(x, t, condition):
-        alpha, sigma = process.alpha(t), process.sigma(t)
-        means, stds = marginal(process, t)
-        likelihood = WEIGHTS / stds * torch.exp(-0.5 * ((x[..., None] - means) / stds) ** 2)
-        share = likelihood / likelihood.sum(-1, keepdim=True)
-        posterior = (alpha * STDS**2 * x[..., None] + sigma**2 * MEANS) / (alpha**2 * STDS**2 + sigma**2)
-        return (share * posterior).sum(-1)
-
-    return denoiser
-
-
-def quantile(process, t, x):
-    means, stds = marginal(process, t)
-    return (WEIGHTS * 0.5 * torch.erfc(-(x[..., None] - means) / stds / math.sqrt(2))).sum(-1)
-
-
-def exact(process, start, end, x):
-    """The flow's solution: the point with the same quantile at ``end`` as ``x`` has at ``start``, by bisection."""
-    wanted = quantile(process, start, x)
-    low, high = torch.full_like(x, -20), torch.full_like(x, 20)
-    for _ in range(80):
-        middle = (low + high) / 2
-        below = quantile(process, end, middle) < wanted
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return middle
 
 
 def slope(solver, process, grid, counts):
@@ -59,8 +22,8 @@ def slope(solver, process, grid, counts):
     errors = []
     for count in counts:
         points = grid(count)
-        found = solver(oracle(process), process, points, x, None)
-        errors.append((found - exact(process, points[0], points[-1], x)).abs().max().log())
+        found = solver(DATA.denoiser(process), process, points, x, None)
+        errors.append((found - DATA.flowed(process, points[0], points[-1], x)).abs().max().log())
     logs = torch.tensor(counts, dtype=torch.float64).log()
     return -float(((logs - logs.mean()) * torch.stack(errors)).sum() / (logs - logs.mean()).square().sum())
 
@@ -95,8 +58,8 @@ def test_multistep_from_noise_to_data_beats_first_order_and_heun_at_equal_calls(
 
     def error(solver, count):
         points = times(count, "angle", process)
-        found = solver(oracle(process), process, points, x, None)
-        return float((found - exact(process, points[0], points[-1], x)).abs().max())
+        found = solver(DATA.denoiser(process), process, points, x, None)
+        return float((found - DATA.flowed(process, points[0], points[-1], x)).abs().max())
 
     assert error(dpm_solver_pp_2m, 20) < 0.5 * error(heun, 10) < error(ddim, 20)
     assert slope(dpm_solver_pp_2m, process, lambda n: times(n, "angle", process), [16, 32, 64]) > 1.2
@@ -124,7 +87,7 @@ def test_heun_is_exact_for_a_single_datum_at_every_time():
 def test_euler_on_the_straight_flow_is_ddim(process):
     x = torch.linspace(-2, 2, 9, dtype=torch.float64)[None]
     points = times(9, "time", process)
-    found = [solver(oracle(process), process, points, x, None) for solver in (euler, ddim)]
+    found = [solver(DATA.denoiser(process), process, points, x, None) for solver in (euler, ddim)]
     torch.testing.assert_close(found[0], found[1], atol=1e-12, rtol=0)
 
 
@@ -137,52 +100,17 @@ def test_float32_stays_float32_and_finite_at_both_ends(solver, process):
     assert found.isfinite().all()
 
 
-def gaussian_chain(process, points, mean, std):
-    """Mean and variance that the ancestral chain has for N(mean, std^2) data, from N(0, 1), by Bayes' rule.
-
-    The posterior of x_s is the product of the prior N(alpha_s D, sigma_s^2) with the likelihood of x_t.
-    """
-    m, v = 0.0, 1.0
-    for t, s in pairwise(points):
-        alpha_t, sigma_t, alpha_s, sigma_s = (float(f(u)) for u in (t, s) for f in (process.alpha, process.sigma))
-        gain = alpha_t * std**2 / (alpha_t**2 * std**2 + sigma_t**2)
-        ratio = alpha_t / alpha_s
-        added = sigma_t**2 - ratio**2 * sigma_s**2
-        if sigma_s == 0:
-            factor, offset, variance = gain, mean * (1 - gain * alpha_t), 0.0
-        else:
-            variance = 1 / (1 / sigma_s**2 + ratio**2 / added)
-            prior = alpha_s / sigma_s**2 * variance
-            factor = ratio / added * variance + prior * gain
-            offset = prior * mean * (1 - gain * alpha_t)
-        m, v = factor * m + offset, factor**2 * v + variance
-    return m, v
-
-
-def gaussian_oracle(process, mean, std):
-    def denoiser(x, t, condition):
-        alpha, sigma = process.alpha(t), process.sigma(t)
-        return mean + alpha * std**2 / (alpha**2 * std**2 + sigma**2) * (x - alpha * mean)
-
-    return denoiser
-
-
 @pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow"])
 @pytest.mark.parametrize("count", [3, 20])
 def test_ancestral_mean_and_variance_in_closed_form(process, count):
     size, points = 100_000, times(count, "time", process)
     x = torch.randn(size, 1, generator=generator(0, "start"), dtype=torch.float64)
-    found = ddpm_ancestral(gaussian_oracle(process, 0.4, 0.6), process, points, x, None, rng=generator(0, "ancestral"))
+    found = ddpm_ancestral(
+        gaussian(0.4, 0.6).denoiser(process), process, points, x, None, rng=generator(0, "ancestral")
+    )
     mean, variance = gaussian_chain(process, points, 0.4, 0.6)
     assert abs(float(found.mean()) - mean) < 5 * math.sqrt(variance / size)
     assert abs(float(found.var()) - variance) < 5 * variance * math.sqrt(2 / size)
-
-
-def test_ancestral_with_a_thousand_steps_gives_the_data():
-    process = VariancePreserving()
-    mean, variance = gaussian_chain(process, times(1000, "time", process), 0.4, 0.3)
-    assert mean == pytest.approx(0.4, abs=0.01)
-    assert math.sqrt(variance) == pytest.approx(0.3, abs=0.01)
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow"])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cardiosynth.core.config import Settings
 
-Spacing = Literal["time", "angle"]
+Spacing = Literal["auto", "time", "angle"]
 Numbers = Float[Tensor, "*shape"]
 BASE_SIDE = 32
 """Latent voxels along each axis of the volume whose times are not shifted (MAISI: 32^3 = 32768 in all)."""
@@ -23,7 +23,13 @@ BASE_SIDE = 32
 
 @runtime_checkable
 class Process(Protocol):
-    """The contract: alpha and sigma as functions of time, of the shape and dtype of ``t``."""
+    """The contract: alpha and sigma as functions of time, of the shape and dtype of ``t``.
+
+    Attributes:
+        spacing: in which measure the steps of a solver should be even.
+    """
+
+    spacing: Literal["time", "angle"]
 
     def alpha(self, t: Numbers) -> Numbers:
         """Return the share of the data, 1 at t = 0."""
@@ -45,6 +51,8 @@ class VariancePreserving:
         beta_end: variance of the last step; published 0.0195.
         num_steps: T; published 1000.
     """
+
+    spacing: Literal["time", "angle"] = "angle"
 
     def __init__(self, beta_start: float = 0.0015, beta_end: float = 0.0195, num_steps: int = 1000):
         betas = torch.linspace(beta_start**0.5, beta_end**0.5, num_steps, dtype=torch.float64).square()
@@ -69,6 +77,8 @@ class VariancePreserving:
 
 class RectifiedFlow:
     """The straight line from data to noise: alpha = 1 - t, sigma = t (Liu et al., 2023)."""
+
+    spacing: Literal["time", "angle"] = "time"
 
     def alpha(self, t: Numbers) -> Numbers:
         """Return 1 - t."""
@@ -153,12 +163,12 @@ def times(num_steps: int, spacing: Spacing, process: Process, ratio: float = 1.0
     Args:
         num_steps: steps of a solver, one denoiser call each (two for Heun).
         spacing: ``time`` for equal steps of t; ``angle`` for equal steps of atan2(sigma, alpha), which is what the
-            order of a solver needs for DDPM schedules, whose sigma rises like sqrt(t).
+            order of a solver needs for DDPM schedules, whose sigma rises like sqrt(t); ``auto`` for the process's own.
         process: gives the angle.
         ratio: shifts what the spacing gave, see :func:`shifted`.
     """
     line = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
-    if spacing == "angle":
+    if (process.spacing if spacing == "auto" else spacing) == "angle":
         inner = time_at_angle(process, line[1:-1] * angle(process, line[:1]))
         line = torch.cat([line[:1], inner, line[-1:]])
     return shifted(line, ratio)

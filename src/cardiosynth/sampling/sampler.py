@@ -32,7 +32,8 @@ class SamplerSettings(Settings):
     Attributes:
         solver: a function of ``sampling/solvers.py``. Published: ddpm_ancestral.
         steps: from noise to data. Published 1000.
-        spacing: of the times; ``angle`` suits DDPM schedules with few steps, ``time`` rectified flow.
+        spacing: of the times; ``auto`` takes ``angle`` for DDPM schedules and ``time`` for rectified flow. DDPM's own
+            1000 steps are even in ``time``.
         shift: moves the times towards noise, for volumes larger than MAISI's base; MAISI does so by volume for
             rectified flow.
         guidance_template: w_template of ``sampling/guidance.py``, 0 for none; the model must have been trained with
@@ -47,7 +48,7 @@ class SamplerSettings(Settings):
 
     solver: Literal["ddpm_ancestral", "ddim", "euler", "heun", "dpm_solver_pp_2m"] = "dpm_solver_pp_2m"
     steps: int = pydantic.Field(default=20, ge=1)
-    spacing: Spacing = "time"
+    spacing: Spacing = "auto"
     shift: TimeShift = TimeShift()
     guidance_template: float = pydantic.Field(default=0.0, ge=0)
     guidance_mask: float = pydantic.Field(default=0.0, ge=0)
