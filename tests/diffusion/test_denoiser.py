@@ -76,3 +76,19 @@ def test_x0_is_clamped_and_half_precision_networks_give_float32():
     found = denoiser(torch.tensor([[-1.0, 0.01, 1.0]]), torch.tensor(0.5), None)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, torch.tensor([[-5.0, 1.0, 5.0]]), atol=0.01, rtol=0)
+
+
+def test_the_first_step_of_a_schedule_survives_a_half_precision_network():
+    """There 1 - alpha_bar is 0.0015; in bfloat16 alpha_bar is 1 and the noise would be taken for data."""
+    process, t = VariancePreserving(), torch.tensor(0.001)
+    assert 1 - process.alpha(t).square().bfloat16() == 0
+    x0, noise = (value.float() for value in pair())
+    x = diffuse(x0, noise, process.alpha(t), process.sigma(t))
+    denoiser = NetworkDenoiser(lambda x, t, c: noise.bfloat16(), process, "epsilon")
+    torch.testing.assert_close(denoiser(x, t, None), x0, atol=0.0015**0.5 * 2**-8 * float(noise.abs().max()), rtol=0)
+
+
+def test_diffusing_in_half_precision_is_refused():
+    half = torch.ones(2, 3).bfloat16()
+    with pytest.raises(AssertionError, match="loses the first steps"):
+        diffuse(half, half, torch.tensor(0.5), torch.tensor(0.5))

@@ -32,6 +32,25 @@ def test_streamed_dispersion_is_the_standard_deviation_with_the_printed_divisor(
     np.testing.assert_allclose(dispersion.std(), IMAGES.std(0, ddof=1), rtol=1e-5)
 
 
+def test_dispersion_stays_exact_and_in_float32_over_a_thousand_images_far_from_zero():
+    rng = numpy_generator(0, "many")
+    images = rng.normal(1500.0, 3.0, (1000, 1, 4, 4, 4)).astype(np.float32)
+    dispersion = Dispersion()
+    for image in images:
+        dispersion.add(image)
+    assert dispersion.std().dtype == np.float32
+    np.testing.assert_allclose(dispersion.std(), images.std(0, ddof=1, dtype=np.float64), rtol=1e-4)
+
+
+def test_one_image_has_no_dispersion():
+    dispersion = Dispersion()
+    with pytest.raises(AssertionError, match="needs two images"):
+        dispersion.std()
+    dispersion.add(IMAGES[0])
+    with pytest.raises(AssertionError, match="needs two images"):
+        dispersion.std()
+
+
 def test_the_printed_signed_sum_is_zero_for_any_images():
     r = len(IMAGES) - 1
     printed = (IMAGES.astype(np.float64) - IMAGES.mean(0, dtype=np.float64)).sum(0) / r

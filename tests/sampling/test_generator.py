@@ -216,6 +216,17 @@ def test_the_sampler_takes_its_steps_and_reaches_a_single_datum(solver):
     assert seen == pytest.approx(times(3, "time", RectifiedFlow())[:-1].tolist())
 
 
+def test_a_network_in_bfloat16_is_given_float32_states_and_changes_the_image_little(run, loaded):
+    plain = loaded.generate(case(0), case(1), 0)
+    rough, seen = guided(run, precision="bf16"), set()
+    rough.model.network.register_forward_pre_hook(
+        lambda module, inputs: seen.add((inputs[0].dtype, inputs[1].dtype, torch.is_autocast_enabled("cpu")))
+    )
+    made = rough.generate(case(0), case(1), 0)
+    assert seen == {(torch.float32, torch.float32, True)}
+    assert abs(made.image.astype(float) - plain.image).mean() < 0.02 * np.ptp(plain.image)
+
+
 def test_the_shift_by_volume_moves_the_times():
     seen = []
     settings = SamplerSettings(solver="euler", steps=4, confidence=None, shift=TimeShift(by_volume=True))

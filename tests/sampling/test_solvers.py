@@ -1,11 +1,13 @@
 """Solvers against exact solutions: a Gaussian mixture in one dimension, whose flow keeps every quantile."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from cardiosynth.core.random import generator
+from cardiosynth.diffusion.denoiser import NetworkDenoiser, target
 from cardiosynth.diffusion.process import RectifiedFlow, VariancePreserving, time_at_angle, times
 from cardiosynth.sampling.solvers import ddim, ddpm_ancestral, dpm_solver_pp_2m, euler, heun
 
@@ -98,6 +100,37 @@ def test_float32_stays_float32_and_finite_at_both_ends(solver, process):
     found = solver(lambda x, t, c: x * 0.5, process, times(5, "time", process), x, None)
     assert found.dtype == torch.float32
     assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("solver", [ddim, euler, heun, dpm_solver_pp_2m])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_states_in_half_precision_are_refused(solver, dtype):
+    process = VariancePreserving()
+    with pytest.raises(AssertionError, match="loses the first steps"):
+        solver(lambda x, t, c: x, process, times(2, "time", process), torch.ones(1, 3, dtype=dtype), None)
+
+
+@pytest.mark.parametrize(("process", "prediction"), [(VariancePreserving(), "epsilon"), (RectifiedFlow(), "flow")])
+@pytest.mark.parametrize("solver", [ddim, euler, heun, dpm_solver_pp_2m])
+def test_a_bfloat16_network_costs_its_own_rounding_alone(solver, process, prediction):
+    """200 steps, the last of which add less than bfloat16 could resolve; its rounding of each prediction is 2^-9."""
+    x = torch.linspace(-2, 2, 41)[None]
+    oracle, seen = DATA.denoiser(process), []
+
+    def network(state, t, condition, rounded=True):
+        seen.append((state.dtype, t.dtype))
+        time = t[0].double()
+        alpha, sigma = process.alpha(time), process.sigma(time)
+        x0 = oracle(state.double(), time, None)
+        output = target(prediction, x0, (state.double() - alpha * x0) / sigma, alpha, sigma)
+        return output.bfloat16() if rounded else output
+
+    points = times(200, "auto", process)
+    rough = solver(NetworkDenoiser(network, process, prediction), process, points, x, None)
+    fine = solver(NetworkDenoiser(partial(network, rounded=False), process, prediction), process, points, x, None)
+    assert rough.dtype == torch.float32
+    assert set(seen) == {(torch.float32, torch.float32)}
+    assert float((rough - fine).abs().mean()) < 2**-9 * float(fine.abs().mean())
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow"])

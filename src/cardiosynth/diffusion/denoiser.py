@@ -26,8 +26,14 @@ Data = Float[Tensor, "b *rest"]
 Factor = Float[Tensor, "*broadcast"]
 
 
+def check_precise(x: Data) -> None:
+    """Assert that noise arithmetic is done in float32 or float64, whatever a network computes in."""
+    assert x.dtype in (torch.float32, torch.float64), f"noise arithmetic in {x.dtype} loses the first steps"
+
+
 def diffuse(x0: Data, noise: Data, alpha: Factor, sigma: Factor) -> Data:
     """Return x = alpha x0 + sigma noise."""
+    check_precise(x0)
     return alpha * x0 + sigma * noise
 
 

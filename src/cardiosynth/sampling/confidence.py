@@ -53,24 +53,27 @@ class ConfidenceSettings(Settings):
 
 
 class Dispersion:
-    """Mean and variance over images that come one by one, in constant memory (Welford, 1962)."""
+    """Mean and variance over images that come one by one (Welford, 1962), in two float32 volumes."""
 
     def __init__(self):
         self.count = 0
-        self._mean: np.ndarray = np.zeros(())
-        self._squares: np.ndarray = np.zeros(())
+        self._mean: np.ndarray | None = None
+        self._squares: np.ndarray | None = None
 
     def add(self, image: Float[np.ndarray, "1 *grid"]) -> None:
         """Take in one image."""
         self.count += 1
+        if self._mean is None or self._squares is None:
+            self._mean, self._squares = np.zeros(image.shape, np.float32), np.zeros(image.shape, np.float32)
         deviation = image - self._mean
-        self._mean = self._mean + deviation / self.count
-        self._squares = self._squares + deviation * (image - self._mean)
+        self._mean += deviation / np.float32(self.count)
+        deviation *= image - self._mean
+        self._squares += deviation
 
     def std(self) -> Float[np.ndarray, "1 *grid"]:
         """Return the standard deviation with the printed divisor r, one less than the images."""
-        assert self.count >= 2, "a dispersion needs two images"
-        return np.sqrt(self._squares / (self.count - 1)).astype(np.float32)
+        assert self._squares is not None and self.count >= 2, "a dispersion needs two images"
+        return np.sqrt(self._squares / np.float32(self.count - 1))
 
 
 class SkipSamplingVariance:

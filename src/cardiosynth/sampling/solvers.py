@@ -1,8 +1,8 @@
 """Solvers as plain functions of (denoiser, process, times, x, condition): from noise at t = 1 to data at t = 0.
 
 Each holds for every process, because it works in quantities that stay finite where alpha or sigma is 0. All
-arithmetic is in the dtype of ``x``, coefficients in float64. ``callback(step, x, t, denoised)`` sees the state
-that a step starts from and the x0 predicted there.
+arithmetic is in the dtype of ``x``, float32 or float64, coefficients in float64. ``callback(step, x, t, denoised)``
+sees the state that a step starts from and the x0 predicted there.
 
 With D = denoiser(x, t) and E = (x - alpha D) / sigma, the probability-flow ODE reads x = alpha D + sigma E with D
 and E slowly varying; DDIM keeps both constant over a step.
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cardiosynth.diffusion.denoiser import Denoiser
+from cardiosynth.diffusion.denoiser import Denoiser, check_precise
 from cardiosynth.diffusion.process import Process
 
 State = Float[Tensor, "b *rest"]
@@ -161,6 +161,7 @@ def _steps(process: Process, times: Times):
 
 
 def _denoised(denoiser: Denoiser, step: int, t: Tensor, x: Tensor, condition: Any, callback: Callback | None) -> Tensor:
+    check_precise(x)
     denoised = denoiser(x, t.to(x), condition)
     if callback is not None:
         callback(step, x, t, denoised)
