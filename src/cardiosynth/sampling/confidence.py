@@ -72,7 +72,8 @@ class Dispersion:
 
     def std(self) -> Float[np.ndarray, "1 *grid"]:
         """Return the standard deviation with the printed divisor r, one less than the images."""
-        assert self._squares is not None and self.count >= 2, "a dispersion needs two images"
+        assert self.count >= 2, "a dispersion needs two images"
+        assert self._squares is not None
         return np.sqrt(self._squares / np.float32(self.count - 1))
 
 
