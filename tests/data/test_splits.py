@@ -1,7 +1,7 @@
 import pytest
 
 from cardiosynth.core.errors import InputError
-from cardiosynth.data.splits import patient_of, split
+from cardiosynth.data.splits import hold_out, patient_of, split
 
 CASES = [f"patient{p:03d}_frame{f:02d}" for p in range(20) for f in (1, 12)]
 PARTS = {"train": 0.6, "validation": 0.2, "test": 0.2}
@@ -42,3 +42,19 @@ def test_fractions_must_sum_to_one(fractions: dict[str, float]):
 def test_too_few_patients_are_told():
     with pytest.raises(InputError, match="too few for a part 'test'"):
         split(["a", "b"], {"train": 0.9, "test": 0.1}, seed=0)
+
+
+def test_held_out_patients_are_whole_and_the_same_for_every_run():
+    names = [f"patient{p:03d}_frame{f:02d}" for p in range(10) for f in (1, 12)]
+    kept = hold_out(names, 3)
+    assert len(kept) == 4
+    assert len({patient_of(name) for name in kept}) == 2
+    assert hold_out(reversed(names), 3) == kept
+    assert set(kept) < set(hold_out(names, 5))
+    assert hold_out(names, 0) == ()
+
+
+def test_holding_out_leaves_two_for_training():
+    assert len(hold_out(["a", "b", "c"], 1)) == 1
+    with pytest.raises(InputError, match=r"lower watch\.cases"):
+        hold_out(["a", "b", "c"], 2)

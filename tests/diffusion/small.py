@@ -10,9 +10,9 @@ from cardiosynth.core.case import Case
 from cardiosynth.core.random import numpy_generator
 from cardiosynth.data.dataset import Dataset, write_dataset
 from cardiosynth.diffusion.control import ConditionSettings
+from cardiosynth.diffusion.objective import ObjectiveSettings
 from cardiosynth.diffusion.process import ProcessSettings
 from cardiosynth.diffusion.stages import ControlStage, DiffusionStage
-from cardiosynth.diffusion.task import ObjectiveSettings
 from cardiosynth.diffusion.unet import DenoiserSettings
 from cardiosynth.training.settings import TrainingSettings
 

@@ -12,8 +12,9 @@ from cardiosynth.data.loader import CaseCache
 from cardiosynth.diffusion.control import Condition, ConditionSettings
 from cardiosynth.diffusion.denoiser import NetworkDenoiser
 from cardiosynth.diffusion.latents import Latents
+from cardiosynth.diffusion.objective import Objective, ObjectiveSettings
 from cardiosynth.diffusion.process import RectifiedFlow, times
-from cardiosynth.diffusion.task import ControlTask, Objective, ObjectiveSettings
+from cardiosynth.diffusion.task import ControlTask
 from cardiosynth.diffusion.unet import DenoiserSettings, TemplateUNet
 from cardiosynth.sampling.solvers import ddim
 from cardiosynth.training.loop import fit
@@ -32,8 +33,9 @@ class ShrunkImages(Latents):
     def __len__(self):
         return len(self.means)
 
-    def __getitem__(self, index):
-        return self.means[index], torch.zeros_like(self.means[index])
+    def block(self, index, where=()):
+        mean = self.means[index][(slice(None), *where)]
+        return mean, torch.zeros_like(mean)
 
 
 @pytest.mark.slow

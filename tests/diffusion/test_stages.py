@@ -2,22 +2,26 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cardiosynth.autoencoder.codec import load_codec, raw_statistics
 from cardiosynth.autoencoder.task import train_autoencoder
 from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale
-from cardiosynth.core.store import load_tensors, read_json
+from cardiosynth.core.picture import contact_sheet
+from cardiosynth.core.store import load_tensors, read_json, read_rows
 from cardiosynth.data.dataset import write_dataset
 from cardiosynth.diffusion.control import ConditionSettings
 from cardiosynth.diffusion.latents import encode_dataset
 from cardiosynth.diffusion.stages import ControlStage, DiffusionStage, load_control, train_control, train_diffusion
 from cardiosynth.training.loop import fit as real_fit
+from cardiosynth.training.watch import WatchSettings
 
-from .small import AUTOENCODER, CONTROL, DIFFUSION, case, dataset
+from .small import AUTOENCODER, CONTROL, DENOISER, DIFFUSION, case, dataset
 
 
 @pytest.fixture(scope="module")
@@ -29,30 +33,6 @@ def trained(tmp_path_factory):
     train_diffusion(cases, run, DIFFUSION)
     train_control(cases, run, CONTROL)
     return cases, run
-
-
-def test_latents_are_encoded_once_and_say_of_what(trained, tmp_path, monkeypatch):
-    cases, run = trained
-    codec = load_codec(run)
-    latents = encode_dataset(codec, cases, tmp_path)
-    assert [file.name.split(".")[0] for file in latents.files] == list(cases.case_ids)
-    mean, std = codec.encode_case(cases[1])
-    torch.testing.assert_close(latents[1], (mean, std))
-    latents.files[2].unlink()  # killed before the third
-    calls = []
-    monkeypatch.setattr(type(codec), "encode_case", lambda self, c: calls.append(c.case_id) or (mean, std))
-    encode_dataset(codec, cases, tmp_path)
-    assert calls == ["small-2"]
-
-
-def test_a_changed_image_is_encoded_again(trained, tmp_path):
-    cases, run = trained
-    codec = load_codec(run)
-    before = encode_dataset(codec, cases, tmp_path).files
-    other = write_dataset([case(0).with_(image=case(1).image), case(1)], tmp_path / "other")
-    after = encode_dataset(codec, other, tmp_path).files
-    assert after[0] != before[0]
-    assert after[1] == before[1]
 
 
 def test_measured_statistics_normalize_the_latents_draws(trained):
@@ -162,3 +142,81 @@ def test_weights_of_another_run_are_a_starting_point(trained, tmp_path):
     train_diffusion(cases, tmp_path, DIFFUSION, autoencoder=run, init=run)
     record = read_json(tmp_path / "diffusion" / "step-0000002" / "record.json")
     assert record["init"] == read_json(run / "diffusion" / "step-0000002" / "record.json")["fingerprint"]
+
+
+@pytest.mark.parametrize("stage", ["diffusion", "control"])
+def test_validation_is_logged_and_changes_no_weight(trained, tmp_path, stage):
+    cases, run = trained
+    train, settings = {"diffusion": (train_diffusion, DIFFUSION), "control": (train_control, CONTROL)}[stage]
+    shutil.copytree(run, tmp_path / "run")
+    found = {}
+    for every in (0, 1):
+        shutil.rmtree(tmp_path / "run" / stage)
+        watch = WatchSettings(cases=1, validate_every=every)
+        folder = train(cases, tmp_path / "run", settings.model_copy(update={"watch": watch})).parent
+        found[every] = load_tensors(folder / "step-0000002" / "training.safetensors")
+        rows = read_rows(folder / "metrics.jsonl")
+        assert [("validation/mse" in row) for row in rows] == [bool(every)] * 2
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+    assert rows[0]["validation/mse"] != rows[1]["validation/mse"]
+
+
+def drawn(trainee, template, reference):
+    """A sampler that draws the template, a little darker."""
+    assert not trainee.network.training
+    name = "sample" if reference is None else f"synthetic-{reference.case_id}"
+    return template.with_(case_id=name, image=template.image - np.int16(50), origin="synthetic")
+
+
+@pytest.mark.parametrize(
+    ("held_out", "rows"), [(0, ["training: small-0", "training: small-1"]), (1, ["held out: small-"])]
+)
+def test_sheets_are_drawn_of_held_out_cases_or_say_that_they_are_not(trained, tmp_path, monkeypatch, held_out, rows):
+    cases, run = trained
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "control")
+    titles = []
+    monkeypatch.setattr(
+        "cardiosynth.diffusion.sheets.contact_sheet",
+        lambda pictures, rows, columns: titles.append(rows) or contact_sheet(pictures, rows, columns),
+    )
+    watch = WatchSettings(cases=held_out, sheet_every=2)
+    train_control(cases, tmp_path / "run", CONTROL.model_copy(update={"watch": watch}), draw=drawn)
+    (sheet,) = (tmp_path / "run" / "control" / "samples").iterdir()
+    assert sheet.name == "step-0000002.png"
+    told = [title for title in titles[0] if title]
+    assert all(title.startswith(row) for title, row in zip(told, rows, strict=True))
+    with Image.open(sheet) as picture:
+        assert picture.width > 4 * 200
+
+
+def test_sheets_of_the_first_stage_show_samples(trained, tmp_path):
+    cases, run = trained
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "diffusion")
+    stage = DIFFUSION.model_copy(update={"watch": WatchSettings(sheet_every=1, sheet_cases=1)})
+    train_diffusion(cases, tmp_path / "run", stage, draw=drawn)
+    sheets = tmp_path / "run" / "diffusion" / "samples"
+    assert sorted(path.name for path in sheets.iterdir()) == ["step-0000001.png", "step-0000002.png"]
+
+
+def test_crops_train_both_stages_and_are_checked(trained, tmp_path):
+    cases, run = trained
+    shutil.copytree(run / "autoencoder", tmp_path / "run" / "autoencoder")
+    cropped = {"crop": (8, 8, 16)}
+    train_diffusion(cases, tmp_path / "run", DIFFUSION.model_copy(update=cropped))
+    last = train_control(cases, tmp_path / "run", CONTROL.model_copy(update=cropped))
+    assert read_json(last / "record.json")["settings"]["crop"] == [8, 8, 16]
+    for crop, part in (((8, 8, 4), "multiples of 8 voxels"), ((8, 8, 24), "larger than the grid")):
+        with pytest.raises(InputError, match=part):
+            train_diffusion(cases, tmp_path / "other", DIFFUSION.model_copy(update={"crop": crop}), autoencoder=run)
+
+
+def test_a_network_that_is_told_the_voxel_size_must_be(trained, tmp_path):
+    _, run = trained
+    told = DIFFUSION.model_copy(update={"denoiser": DENOISER.model_copy(update={"spacing_input": True})})
+    known = write_dataset([case(0), case(1)], tmp_path / "known")
+    assert train_diffusion(known, tmp_path / "run", told, autoencoder=run).name == "step-0000002"
+    unknown = write_dataset([case(0), case(1, spacing_known=False)], tmp_path / "unknown")
+    with pytest.raises(InputError, match="case small-1 has no voxel size, which this network must be told"):
+        train_diffusion(unknown, tmp_path / "other", told, autoencoder=run)

@@ -10,18 +10,11 @@ from cardiosynth.core.random import generator
 from cardiosynth.data.loader import CaseCache
 from cardiosynth.diffusion.control import ConditionSettings
 from cardiosynth.diffusion.latents import Latents
-from cardiosynth.diffusion.process import RectifiedFlow, VariancePreserving
-from cardiosynth.diffusion.task import (
-    ControlTask,
-    DiffusionTask,
-    Objective,
-    ObjectiveSettings,
-    TimeSettings,
-    draw_time,
-    mates,
-    place_weight,
-)
+from cardiosynth.diffusion.objective import Objective, ObjectiveSettings, TimeSettings, draw_time, place_weight
+from cardiosynth.diffusion.process import RectifiedFlow, TimeShift, VariancePreserving
+from cardiosynth.diffusion.task import ControlTask, DiffusionTask, mates
 from cardiosynth.diffusion.unet import TemplateUNet
+from cardiosynth.diffusion.validation import validation_loss
 
 from .small import DENOISER, case
 
@@ -35,8 +28,8 @@ class FakeLatents(Latents):
     def __len__(self):
         return len(self.case_ids)
 
-    def __getitem__(self, index):
-        mean = torch.randn(2, 4, 4, 4, generator=generator(0, "latents", index))
+    def block(self, index, where=()):
+        mean = torch.randn(2, 4, 4, 4, generator=generator(0, "latents", index))[(slice(None), *where)]
         return mean, torch.full_like(mean, 0.1)
 
 
@@ -44,12 +37,12 @@ def cache(count=4):
     return CaseCache([case(index) for index in range(count)], IntensityScale(), needs_masks=True)
 
 
-def network(inject=None, template="random"):
+def network(inject=None, template="random", **changes):
     torch.manual_seed(0)
     condition = None
     if inject:
         condition = ConditionSettings(inject=inject, features=4, stem_channels=(8,), template=template)
-    return TemplateUNet(2, 4, 3, DENOISER, condition, CARDIAC_CT)
+    return TemplateUNet(2, 4, 3, DENOISER.model_copy(update=changes), condition, CARDIAC_CT)
 
 
 def control_task(inject="concatenate", template="random", objective=None, **options):
@@ -134,15 +127,15 @@ def test_loss_of_a_network_that_says_nothing_is_the_power_of_its_target(process,
 
 def test_latents_are_drawn_afresh_from_mean_and_std():
     latents, objective = FakeLatents(), Objective(RectifiedFlow(), "flow", ObjectiveSettings())
-    draws = torch.stack([objective.example(latents[0], 0, generator(0, index))["x0"] for index in range(500)])
+    draws = torch.stack([objective.example(latents, 0, (), generator(0, index))["x0"] for index in range(500)])
     torch.testing.assert_close(draws.mean(0), latents[0][0], atol=0.03, rtol=0)
     torch.testing.assert_close(draws.std(0), latents[0][1], atol=0.02, rtol=0)
     fixed = Objective(RectifiedFlow(), "flow", ObjectiveSettings(latents="mean"))
-    assert torch.equal(fixed.example(latents[0], 0, generator(0, 0))["x0"], latents[0][0])
+    assert torch.equal(fixed.example(latents, 0, (), generator(0, 0))["x0"], latents[0][0])
 
 
 def test_uniform_times_are_uniform_and_never_zero():
-    drawn = torch.stack([draw_time(TimeSettings(), generator(0, index)) for index in range(2000)])
+    drawn = torch.stack([draw_time(TimeSettings(), (4, 4, 4), generator(0, index)) for index in range(2000)])
     assert drawn.min() > 0
     assert drawn.max() <= 1
     assert abs(float(drawn.mean()) - 0.5) < 0.03
@@ -151,7 +144,7 @@ def test_uniform_times_are_uniform_and_never_zero():
 
 def test_logit_normal_times_are_normal_after_the_logit():
     settings = TimeSettings(distribution="logit_normal", location=0.5, scale=1.2, uniform_share=0)
-    logits = torch.stack([draw_time(settings, generator(0, index)) for index in range(2000)]).logit()
+    logits = torch.stack([draw_time(settings, (4, 4, 4), generator(0, index)) for index in range(2000)]).logit()
     assert abs(float(logits.mean()) - 0.5) < 0.1
     assert abs(float(logits.std()) - 1.2) < 0.1
 
@@ -199,3 +192,55 @@ def test_a_batch_knows_its_cases():
     target, template, *back = task.case_names(drawn)
     assert back == [template, target]
     assert torch.equal(drawn["template_mask"][0], cache().mask(int(template.removeprefix("small-"))))
+
+
+def test_times_lean_to_noise_by_the_size_of_what_is_trained():
+    settings = TimeSettings(shift=TimeShift(by_volume=True))
+    for shape, ratio in (((32, 32, 32), 1.0), ((128, 128, 32), 16 ** (1 / 3)), ((16, 16, 16), 0.5)):
+        for index in range(20):
+            plain = draw_time(TimeSettings(), shape, generator(0, index))
+            leaning = draw_time(settings, shape, generator(0, index))
+            torch.testing.assert_close(leaning, ratio * plain / (1 + (ratio - 1) * plain))
+
+
+def test_held_out_cases_are_neither_targets_nor_templates():
+    task = control_task(held_out=(1,))
+    seen = {index for i in range(200) for pair in task.pairs(generator(0, "pair", i)) for index in pair}
+    assert seen == {0, 2, 3}
+    batch = task.held_out_batch(1, generator(0))
+    assert task.case_names(batch)[0] == "small-1"
+    assert "small-1" not in task.case_names(batch)[1:]
+    first = DiffusionTask(network(), FakeLatents(), Objective(RectifiedFlow(), "flow", ObjectiveSettings()), (0, 3))
+    assert set(first.batch(generators(100))["index"].tolist()) == {1, 2}
+    assert first.case_names(first.held_out_batch(3, generator(0))) == ["small-3"]
+
+
+def test_validation_is_a_function_of_names_alone():
+    objective = Objective(RectifiedFlow(), "flow", ObjectiveSettings(times=TimeSettings(distribution="logit_normal")))
+    task = control_task(objective=objective, held_out=(1, 2))
+    with torch.no_grad():
+        task.module.unet.out[2].conv.weight.normal_(generator=generator(0, "out"))
+        torch.manual_seed(1)
+        found = validation_loss(task, "fp32")
+        torch.manual_seed(2)
+        assert validation_loss(task, "fp32") == found
+        other = control_task(objective=Objective(RectifiedFlow(), "flow", ObjectiveSettings()), held_out=(1, 2))
+        other.module.load_state_dict(task.module.state_dict())
+        assert validation_loss(other, "fp32") == found
+        assert found.keys() == {f"validation/{name}" for name in ("total", "mse", "mse_noisy", "mse_clean")}
+        assert found["validation/mse"] == pytest.approx(found["validation/mse_noisy"] + found["validation/mse_clean"])
+        first = DiffusionTask(network(), FakeLatents(), objective, (1,))
+        assert validation_loss(first, "fp32") == validation_loss(first, "fp32")
+
+
+def test_a_network_is_told_the_voxel_size():
+    told = network(spacing_input=True)
+    spacings = {index: torch.tensor([0.5, 0.5, 1.0 + index]) for index in range(4)}
+    objective = Objective(RectifiedFlow(), "flow", ObjectiveSettings(), spacings_mm=spacings)
+    task = DiffusionTask(told, FakeLatents(), objective)
+    with torch.no_grad():
+        for parameter in told.parameters():
+            parameter.normal_(std=0.1, generator=generator(0, "weights"))
+    batch = task.batch(generators(3))
+    assert batch["spacing_mm"].tolist() == [[0.5, 0.5, 1.0 + index] for index in batch["index"].tolist()]
+    assert task.loss(batch)["total"] != task.loss({**batch, "spacing_mm": batch["spacing_mm"] * 2})["total"]

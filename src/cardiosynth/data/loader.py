@@ -14,6 +14,9 @@ from cardiosynth.core.intensity import IntensityScale, Window
 from cardiosynth.core.random import draw_int
 from cardiosynth.core.store import fingerprint
 
+Where = tuple[slice, ...]
+"""Voxels per axis; all of them for ()."""
+
 
 @dataclass(frozen=True, eq=False)
 class Crop:
@@ -70,17 +73,17 @@ class CaseCache:
         """Return the window that maps this case's image to model units."""
         return self._windows[index]
 
-    def image(self, index: int) -> Float[Tensor, "1 *grid"]:
-        """Return the whole image in model units [0, 1]."""
-        return self._image(index, self.cases[index].required_image())
+    def image(self, index: int, where: Where = ()) -> Float[Tensor, "1 *grid"]:
+        """Return the image, or a part of it, in model units [0, 1]."""
+        return self._image(index, self.cases[index].required_image()[(slice(None), *where)])
 
-    def mask(self, index: int) -> UInt8[Tensor, "1 *grid"]:
-        """Return the whole mask.
+    def mask(self, index: int, where: Where = ()) -> UInt8[Tensor, "1 *grid"]:
+        """Return the mask, or a part of it.
 
         Raises:
             InputError: the case has none.
         """
-        return torch.from_numpy(np.ascontiguousarray(self.cases[index].required_mask()))
+        return torch.from_numpy(np.ascontiguousarray(self.cases[index].required_mask()[(slice(None), *where)]))
 
     def start(
         self, index: int, shape: Sequence[int], rng: torch.Generator, codes: Sequence[int] = ()

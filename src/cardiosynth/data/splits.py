@@ -16,6 +16,34 @@ def patient_of(case_id: str) -> str:
     return case_id
 
 
+def hold_out(case_ids: Iterable[str], count: int) -> tuple[str, ...]:
+    """Return the cases that are kept from training, patient by patient, until there are ``count`` or more.
+
+    The order of the patients is that of the hash of their names alone, so every run and every stage keeps the same.
+
+    Args:
+        case_ids: names of the cases.
+        count: how many are wanted.
+
+    Returns:
+        Names, sorted.
+
+    Raises:
+        InputError: fewer than two cases would be left.
+    """
+    case_ids, chosen = tuple(case_ids), []
+    for patient in sorted({patient_of(i) for i in case_ids}, key=lambda name: (named_seed(0, "hold out", name), name)):
+        if len(chosen) >= count:
+            break
+        chosen += [case_id for case_id in case_ids if patient_of(case_id) == patient]
+    if chosen and len(case_ids) - len(chosen) < 2:
+        raise InputError(
+            f"{count} held-out cases of {len(case_ids)} leave fewer than two for training (cases of one patient stay "
+            "together); lower watch.cases or add cases."
+        )
+    return tuple(sorted(chosen))
+
+
 def split(case_ids: Iterable[str], fractions: Mapping[str, float], seed: int) -> dict[str, tuple[str, ...]]:
     """Divide cases into named parts, patient by patient, in the order of each patient's hash.
 

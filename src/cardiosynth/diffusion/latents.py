@@ -1,12 +1,18 @@
 """Latents of a data set, encoded once and kept on disk: mean *and* std per case.
 
 Freezing one noisy sample per case, as MAISI's scripts do, costs a quarter of the latents' variance; with both, every
-training step draws afresh. A file's name holds the codec's and the image's fingerprints, so a file that is there is
-right, and encoding that was killed goes on with the case it was at.
+training step draws afresh. A file's name holds the fingerprints of the codec, its window and the image, so a file that
+is there is right, and encoding that was killed goes on with the case it was at.
+
+Files hold float16 in units of the case's own spread. Raw latents may lie anywhere, since hardly anything holds them
+near 0 (the KL weight is tiny), and float16 ends at 65504. Of n values none lies farther than sqrt(n) standard
+deviations from their mean, so in these units nothing overflows, and a value z is kept to |z| / 2048.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,8 +21,10 @@ from torch import Tensor
 from cardiosynth.autoencoder.codec import Codec, LatentStatistics, measure_statistics, raw_statistics
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.progress import Progress
-from cardiosynth.core.store import file_sha256, load_tensors, whole_file
+from cardiosynth.core.store import file_sha256, fingerprint, save_tensors, whole_file
 from cardiosynth.data.dataset import Dataset
+from cardiosynth.data.loader import Where
+from cardiosynth.training.processes import ALONE, Processes
 
 Latent = Float[Tensor, "c *latent"]
 
@@ -25,7 +33,7 @@ class Latents(Sequence[tuple[Tensor, Tensor]]):
     """Encoded cases, read from disk when asked for.
 
     Args:
-        files: one per case, in the order of ``case_ids``; raw means and stds, (c, *latent).
+        files: one per case, in the order of ``case_ids``.
         case_ids: names of the cases.
         statistics: normalize what is read, channel by channel.
     """
@@ -38,62 +46,126 @@ class Latents(Sequence[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Latent, Latent]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return mean and std of a case's normalized latents, float32."""
-        tensors = load_tensors(self.files[index])
-        mean, std = tensors["mean"], tensors["std"]
-        shape = (-1,) + (1,) * (mean.ndim - 1)
-        center, spread = (torch.tensor(v).view(shape) for v in (self.statistics.mean, self.statistics.std))
-        return (mean - center) / spread, std / spread
+        return self.block(index)
 
     def __iter__(self) -> Iterator[tuple[Latent, Latent]]:
         return (self[index] for index in range(len(self)))
+
+    def block(self, index: int, where: Where = ()) -> tuple[Latent, Latent]:
+        """Return mean and std of a part of a case's normalized latents, float32; only this part is read.
+
+        Args:
+            index: the case.
+            where: latent voxels per axis; all of them for ().
+        """
+        with _opened(self.files[index]) as stored:
+            mean, std = (stored.get_slice(name)[(slice(None), *where)].float() for name in ("mean", "std"))
+            own_center, own_spread = stored.get_tensor("center"), stored.get_tensor("spread")
+        center, spread = torch.tensor(self.statistics.mean), torch.tensor(self.statistics.std)
+        scale, shift = (own_spread / spread, (own_center - center) / spread)
+        columns = (-1,) + (1,) * (mean.ndim - 1)
+        return mean * scale.view(columns) + shift.view(columns), std * scale.view(columns)
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Return the latent grid of a case."""
+        with _opened(self.files[index]) as stored:
+            return tuple(stored.get_slice("mean").get_shape()[1:])
 
     def normalized(self, statistics: LatentStatistics) -> "Latents":
         """Return the same latents normalized by other statistics."""
         return Latents(self.files, self.case_ids, statistics)
 
     def measured(self) -> LatentStatistics:
-        """Return the statistics of the raw latents per channel, over all voxels of all cases."""
+        """Return the statistics of the raw latents per channel, over all voxels of all cases, as they are stored."""
         return measure_statistics(self.normalized(raw_statistics(len(self.statistics.mean))))
 
 
-def encode_dataset(codec: Codec, cases: Dataset, folder: Path) -> Latents:
-    """Encode every case that ``folder`` does not hold yet.
+def encode_dataset(codec: Codec, cases: Dataset, folder: Path, processes: Processes = ALONE) -> Latents:
+    """Encode every case that ``folder`` does not hold yet; several processes share them out.
 
     Args:
         codec: the autoencoder; its statistics are not used.
         cases: all with images.
         folder: gets one safetensors file per case.
+        processes: those that call this together.
 
     Returns:
         Raw latents, normalized by nothing.
 
     Raises:
-        InputError: fewer than two cases, a case without image, of another unit, or on another grid than the first.
+        InputError: fewer than two cases, a case without image, of another unit, or whose latents are not finite. Every
+            process raises it.
     """
     if len(cases) < 2:
         raise InputError(f"{cases.root} has {len(cases)} case with what this stage needs; training takes two or more.")
-    raw = codec.with_statistics(raw_statistics(codec.latent_channels))
     files = [latent_file(codec, cases, case_id, folder) for case_id in cases.case_ids]
     missing = [(i, file) for i, file in zip(cases.case_ids, files, strict=True) if not file.exists()]
-    if missing:
-        with Progress("encode", len(files), len(files) - len(missing)) as progress:
-            for case_id, file in missing:
-                _encode(raw, cases, case_id, file)
-                progress.update()
-    return Latents(files, cases.case_ids, raw.statistics)
+    processes.wait()  # nobody writes before all have looked, or two would have different lists
+    failures = _encode_all(codec, cases, missing[processes.rank :: processes.count])
+    told = processes.gathered(failures)
+    if told:
+        raise InputError(told[0])
+    return Latents(files, cases.case_ids, raw_statistics(codec.latent_channels))
 
 
 def latent_file(codec: Codec, cases: Dataset, case_id: str, folder: Path) -> Path:
-    """Return where the latents of a case lie: their name says which codec encoded which image."""
+    """Return where the latents of a case lie: their name says which codec encoded which image through which window."""
     image = cases.file("image", case_id)
     known = cases.row(case_id).get("files", {})
     digest = known.get(image.relative_to(cases.root).as_posix()) or file_sha256(image)
-    return folder / codec.fingerprint / f"{case_id}.{digest[:12]}.safetensors"
+    window = fingerprint(codec.scale.model_dump(mode="json"))
+    return folder / f"{codec.fingerprint}.{window[:8]}" / f"{case_id}.{digest[:12]}.float16.safetensors"
+
+
+def packed(mean: Latent, std: Latent) -> dict[str, Tensor]:
+    """Return latents as they are stored.
+
+    Keys: ``center`` and ``spread`` (c,) float32 of the case's draws; ``mean``, less the center, and ``std`` in units of
+    the spread, float16.
+    """
+    center = mean.flatten(1).double().mean(1)
+    columns = (-1,) + (1,) * (mean.ndim - 1)
+    apart = mean.double() - center.view(columns)
+    spread = (apart.square() + std.double().square()).flatten(1).mean(1).sqrt()
+    spread = torch.where(spread > 0, spread, 1.0)
+    return {
+        "mean": (apart / spread.view(columns)).half(), "std": (std.double() / spread.view(columns)).half(),
+        "center": center.float(), "spread": spread.float(),
+    }  # fmt: skip
+
+
+def _encode_all(codec: Codec, cases: Dataset, missing: Sequence[tuple[str, Path]]) -> list[str]:
+    """Encode the cases that are missing; return what went wrong."""
+    raw = codec.with_statistics(raw_statistics(codec.latent_channels))
+    if not missing:
+        return []
+    try:
+        with Progress("encode", len(missing)) as progress:
+            for case_id, file in missing:
+                _encode(raw, cases, case_id, file)
+                progress.update()
+    except InputError as error:
+        return [str(error)]
+    return []
 
 
 def _encode(codec: Codec, cases: Dataset, case_id: str, file: Path) -> None:
-    from safetensors.torch import save_file
-
     mean, std = codec.encode_case(cases.case(case_id))
+    if not bool(mean.isfinite().all() & std.isfinite().all()):
+        raise InputError(
+            f"case {case_id}: its latents are not finite; look at its image, or train the autoencoder anew with a "
+            "lower autoencoder.training.learning_rate."
+        )
     with whole_file(file) as partial:
-        save_file({"mean": mean.contiguous(), "std": std.contiguous()}, partial)
+        save_tensors(packed(mean.float(), std.float()), partial)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as stored:
+            yield stored
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file} cannot be read as latents ({error}); delete it and run this stage again.") from error

@@ -3,92 +3,45 @@
 ``diffusion`` learns images without conditions; ``control`` starts from it and learns to follow mask and template.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pydantic
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from cardiosynth import __version__
 from cardiosynth.autoencoder.codec import Codec, LatentStatistics, load_codec
 from cardiosynth.core.case import Case
-from cardiosynth.core.config import Settings, parse_settings
+from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import LabelTable
 from cardiosynth.core.random import named_weights
 from cardiosynth.core.store import fingerprint, latest_checkpoint, load_tensors, read_json
 from cardiosynth.data.dataset import Dataset
 from cardiosynth.data.loader import CaseCache
+from cardiosynth.data.splits import hold_out
 from cardiosynth.diffusion.control import ConditionSettings
-from cardiosynth.diffusion.denoiser import Prediction, check_prediction
+from cardiosynth.diffusion.crops import Cropping, check_crop, heart_center
 from cardiosynth.diffusion.dropout import ConditionDropout
 from cardiosynth.diffusion.latents import Latents, encode_dataset
-from cardiosynth.diffusion.process import ProcessSettings, build_process
-from cardiosynth.diffusion.task import ControlTask, DiffusionTask, Objective, ObjectiveSettings, place_weight
+from cardiosynth.diffusion.objective import Objective, place_weight
+from cardiosynth.diffusion.process import build_process
+from cardiosynth.diffusion.settings import ControlStage, DiffusionStage
+from cardiosynth.diffusion.sheets import Draw, Trainee, control_sheet, diffusion_sheet, rows_of, sheet_watch
+from cardiosynth.diffusion.task import ControlTask, DiffusionTask
 from cardiosynth.diffusion.unet import DenoiserSettings, TemplateUNet, inherit
+from cardiosynth.diffusion.validation import validation_loss
 from cardiosynth.training.loop import fit
-from cardiosynth.training.settings import TrainingSettings
+from cardiosynth.training.processes import join_processes
 from cardiosynth.training.state import load_weights
+from cardiosynth.training.watch import Watch, WatchSettings
 
 LATENTS = "latents"
 """Folder of a run that both stages share."""
-
-
-class DiffusionStage(Settings):
-    """The first stage.
-
-    Attributes:
-        denoiser: size of the U-Net (and of the ControlNet of the next stage).
-        process: how latents are noised. Published: DDPM, T = 1000.
-        prediction: what the network predicts. Published: epsilon.
-        objective: which times and places count how much.
-        training: the loop's. Published: learning rate 1e-5.
-    """
-
-    denoiser: DenoiserSettings = DenoiserSettings()
-    process: ProcessSettings = ProcessSettings()
-    prediction: Prediction = "epsilon"
-    objective: ObjectiveSettings = ObjectiveSettings()
-    training: TrainingSettings = TrainingSettings()
-
-    @pydantic.model_validator(mode="after")
-    def _determined(self) -> "DiffusionStage":
-        check_prediction(self.prediction, build_process(self.process))
-        return self
-
-
-class ControlStage(Settings):
-    """The second stage. Process, prediction and sizes are the first stage's.
-
-    Attributes:
-        condition: what the network is told. Published: template, bits, control.
-        bidirectional: train both directions of every pair (Eq. 4). Published true.
-        freeze_unet: leave the U-Net as the first stage made it; for ``inject: control`` only.
-        drop_template: probability that a training example lacks its template, which guidance on it needs. Published 0.
-        drop_mask: probability that it lacks its mask, likewise. Published 0.
-        objective: which times and places count how much.
-        training: the loop's; a batch of n examples holds 2 n directions. Published: learning rate 1e-5.
-    """
-
-    condition: ConditionSettings = ConditionSettings()
-    bidirectional: bool = True
-    freeze_unet: bool = False
-    drop_template: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    drop_mask: float = pydantic.Field(default=0.0, ge=0, lt=1)
-    objective: ObjectiveSettings = ObjectiveSettings()
-    training: TrainingSettings = TrainingSettings()
-
-    @pydantic.model_validator(mode="after")
-    def _can_learn(self) -> "ControlStage":
-        if self.freeze_unet and self.condition.inject != "control":
-            raise ValueError(
-                "freeze_unet leaves no weight that reads the concatenated condition; set condition.inject=control"
-            )
-        if self.drop_template > 0 and self.condition.kind == "mask":
-            raise ValueError("condition.kind 'mask' has no template to drop; set drop_template=0 or another kind")
-        return self
 
 
 def train_diffusion(
@@ -99,6 +52,7 @@ def train_diffusion(
     autoencoder: Path | None = None,
     init: Path | None = None,
     device: str = "cpu",
+    draw: Draw | None = None,
 ) -> Path:
     """Train the unconditional denoiser on every case that has an image; go on where an earlier call stopped.
 
@@ -109,6 +63,7 @@ def train_diffusion(
         autoencoder: run whose autoencoder is used, where not this one.
         init: run whose diffusion weights are the starting point.
         device: cpu or cuda.
+        draw: draws what sheets of samples show; without it there are none.
 
     Returns:
         The last checkpoint.
@@ -116,18 +71,25 @@ def train_diffusion(
     Raises:
         InputError: no autoencoder, fewer than two images, a grid that does not suit, or settings that changed.
     """
-    cases = cases.with_images()
-    codec = load_codec(autoencoder or run, device)
-    latents = encode_dataset(codec, cases, run / LATENTS)
+    cases, processes = cases.with_images(), join_processes(device)
+    codec = load_codec(autoencoder or run, str(processes.device))
+    latents = encode_dataset(codec, cases, run / LATENTS, processes)
     latents = latents.normalized(latents.measured())
     record = diffusion_record(stage, codec, cases, latents)
     with named_weights(stage.training.seed, "diffusion"):
         module = _network(stage.denoiser, None, codec, cases.labels)
     record["init"] = None if init is None else load_weights(module, init / "diffusion")
-    weights = _weights(cases, codec, stage.objective)
-    objective = Objective(build_process(stage.process), stage.prediction, stage.objective, weights)
-    task = DiffusionTask(module, latents, objective)
-    return fit(task, stage.training, run / "diffusion", record, device=device, label="train diffusion")
+    objective = build_objective(cases, codec, stage, stage, module)
+    held_out = _held_out(cases, stage.watch)
+    task = DiffusionTask(module, latents, objective, held_out)
+    watches = [Watch(stage.watch.validate_every, lambda _: validation_loss(task, stage.training.precision))]
+    if draw is not None:
+        trainee = Trainee(codec.with_statistics(latents.statistics), module, record)
+        shown = [cases[index] for index in range(min(len(cases), stage.watch.sheet_cases))]
+        sheet = partial(diffusion_sheet, trainee, draw, shown)
+        watches.append(sheet_watch(run / "diffusion", stage.watch, sheet))
+    folder, label = run / "diffusion", "train diffusion"
+    return fit(task, stage.training, folder, record, device=device, label=label, watches=watches)
 
 
 def train_control(
@@ -139,6 +101,7 @@ def train_control(
     diffusion: Path | None = None,
     init: Path | None = None,
     device: str = "cpu",
+    draw: Draw | None = None,
 ) -> Path:
     """Train the denoiser to follow mask and template, on pairs; go on where an earlier call stopped.
 
@@ -150,6 +113,7 @@ def train_control(
         diffusion: run whose diffusion stage is the beginning, where not this one.
         init: run whose control weights are the starting point instead.
         device: cpu or cuda.
+        draw: draws what sheets of samples show; without it there are none.
 
     Returns:
         The last checkpoint.
@@ -158,24 +122,31 @@ def train_control(
         InputError: an earlier stage is missing or belongs to another autoencoder, fewer than two pairs, a grid that
             does not suit, or settings that changed.
     """
-    cases = cases.with_images().with_masks()
-    codec = load_codec(autoencoder or run, device)
+    cases, processes = cases.with_images().with_masks(), join_processes(device)
+    codec = load_codec(autoencoder or run, str(processes.device))
     checkpoint, first = read_stage(diffusion or run, "diffusion", codec)
     earlier = parse_settings(DiffusionStage, first["settings"], str(checkpoint))
-    latents = encode_dataset(codec, cases, run / LATENTS).normalized(recorded_statistics(first, checkpoint))
+    latents = encode_dataset(codec, cases, run / LATENTS, processes)
+    latents = latents.normalized(recorded_statistics(first, checkpoint))
     record = control_record(stage, codec, cases, latents, first)
     cache = CaseCache(cases, codec.scale, needs_masks=True)
     with named_weights(stage.training.seed, "control"):
         module = _network(earlier.denoiser, stage.condition, codec, cases.labels)
     record["not_inherited"] = inherit(module, load_tensors(checkpoint / "model.safetensors"), checkpoint)
     record["init"] = None if init is None else load_weights(module, init / "control")
-    weights = _weights(cache.cases, codec, stage.objective)
-    objective = Objective(build_process(earlier.process), earlier.prediction, stage.objective, weights)
+    objective = build_objective(cache.cases, codec, earlier, stage, module)
+    held_out = _held_out(cases, stage.watch)
     how = {"bidirectional": stage.bidirectional, "freeze_unet": stage.freeze_unet}
     dropout = ConditionDropout(stage.drop_template, stage.drop_mask)
-    task = ControlTask(module, cache, latents, objective, **how, dropout=dropout)
+    task = ControlTask(module, cache, latents, objective, **how, dropout=dropout, held_out=held_out)
     record["typical_intensities"] = task.typical_intensities()
-    return fit(task, stage.training, run / "control", record, device=device, label="train control")
+    watches = [Watch(stage.watch.validate_every, lambda _: validation_loss(task, stage.training.precision))]
+    if draw is not None:
+        trainee = Trainee(codec.with_statistics(latents.statistics), module, record)
+        sheet = partial(control_sheet, trainee, draw, rows_of(task, cache, stage.watch.sheet_cases))
+        watches.append(sheet_watch(run / "control", stage.watch, sheet))
+    folder, label = run / "control", "train control"
+    return fit(task, stage.training, folder, record, device=device, label=label, watches=watches)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -272,8 +243,8 @@ def _network(
 
 def _origin(codec: Codec, cases: Dataset, latents: Latents, denoiser: DenoiserSettings) -> dict[str, Any]:
     grid = cases[0].grid
-    for (mean, _), case_id in zip(latents, cases.case_ids, strict=True):
-        if tuple(n * codec.compression for n in mean.shape[1:]) != grid.shape:
+    for index, case_id in enumerate(cases.case_ids):
+        if tuple(n * codec.compression for n in latents.shape(index)) != grid.shape:
             raise InputError(f"case {case_id} is not on a grid of {grid.shape} as {cases.case_ids[0]} is; run prepare.")
     step = codec.compression * denoiser.multiple
     if any(n % step for n in grid.shape):
@@ -293,12 +264,53 @@ def _origin(codec: Codec, cases: Dataset, latents: Latents, denoiser: DenoiserSe
     }
 
 
-def _weights(cases: Sequence[Case], codec: Codec, objective: ObjectiveSettings) -> dict[int, Tensor]:
-    """Return the weights of the places of every case that has a mask; without one every place counts alike."""
-    if not objective.is_weighted:
-        return {}
-    return {
-        index: place_weight(torch.from_numpy(case.mask), case.labels, objective, codec.compression)
-        for index, case in enumerate(cases)
-        if case.mask is not None
-    }
+def build_objective(
+    cases: Iterable[Case],
+    codec: Codec,
+    first: DiffusionStage,
+    stage: DiffusionStage | ControlStage,
+    module: TemplateUNet,
+) -> Objective:
+    """Return what is learned of these cases, after one look at each.
+
+    Args:
+        cases: in the order of the latents, on one grid.
+        codec: the autoencoder.
+        first: the first stage: process, prediction, sizes.
+        stage: the one that is trained.
+        module: its network.
+
+    Raises:
+        InputError: a crop that does not suit, or a case without a voxel size for a network that must be told.
+    """
+    weights, spacings_mm, centers, grid = {}, {}, [], ()
+    for index, case in enumerate(cases):
+        grid = case.grid.shape
+        centers.append(tuple(v // codec.compression for v in heart_center(case)) if stage.crop else ())
+        if stage.objective.is_weighted and case.mask is not None:
+            mask = torch.from_numpy(case.mask)
+            weights[index] = place_weight(mask, case.labels, stage.objective, codec.compression)
+        if module.needs_acquisition:
+            spacings_mm[index] = _told_spacing(case)
+    cropping = None
+    if stage.crop is not None:
+        check_crop(stage.crop, grid, codec.compression * first.denoiser.multiple)
+        shape, volume = (tuple(n // codec.compression for n in size) for size in (stage.crop, grid))
+        cropping = Cropping(shape, volume, tuple(centers), codec.compression)
+    process = build_process(first.process)
+    return Objective(process, first.prediction, stage.objective, weights, spacings_mm, cropping)
+
+
+def _told_spacing(case: Case) -> Float[Tensor, "3"]:
+    """Return the voxel size that a network is told of, a slice's thickness included."""
+    if not case.spacing_known:
+        raise InputError(
+            f"case {case.case_id} has no voxel size, which this network must be told; prepare the case with "
+            "--spacing-mm, or set diffusion.denoiser.spacing_input=false for a new network."
+        )
+    return torch.from_numpy(np.linalg.norm(case.affine[:3, :3], axis=0)).float()
+
+
+def _held_out(cases: Dataset, watch: WatchSettings) -> tuple[int, ...]:
+    kept = hold_out(cases.case_ids, watch.cases)
+    return tuple(index for index, case_id in enumerate(cases.case_ids) if case_id in kept)

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cardiosynth.core.errors import InputError
+from cardiosynth.core.progress import set_mode
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,12 @@ class Processes:
             dist.barrier()
 
 
+ALONE = Processes(0, 1, torch.device("cpu"))
+"""One process by itself."""
+
+
 def join_processes(device: str) -> Processes:
-    """Join the other processes of this launch, if there are any.
+    """Join the other processes of this launch, if there are any. All but the one that writes become quiet.
 
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:N``. With several processes each takes the GPU of its local rank.
@@ -109,5 +114,7 @@ def join_processes(device: str) -> Processes:
     if wanted.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"--device {device}: torch sees no CUDA device here; use --device cpu.")
     state = PartialState(cpu=wanted.type == "cpu")
+    if state.process_index > 0:
+        set_mode("quiet")
     own = wanted if state.num_processes == 1 or state.device is None else state.device
     return Processes(state.process_index, state.num_processes, own)

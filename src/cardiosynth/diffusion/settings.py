@@ -1,0 +1,76 @@
+"""Everything that decides how the two diffusion stages are trained."""
+
+import pydantic
+
+from cardiosynth.core.config import Settings
+from cardiosynth.diffusion.control import ConditionSettings
+from cardiosynth.diffusion.denoiser import Prediction, check_prediction
+from cardiosynth.diffusion.objective import ObjectiveSettings
+from cardiosynth.diffusion.process import ProcessSettings, build_process
+from cardiosynth.diffusion.unet import DenoiserSettings
+from cardiosynth.training.settings import TrainingSettings
+from cardiosynth.training.watch import WatchSettings
+
+
+class DiffusionStage(Settings):
+    """The first stage.
+
+    Attributes:
+        denoiser: size of the U-Net (and of the ControlNet of the next stage).
+        process: how latents are noised. Published: DDPM, T = 1000.
+        prediction: what the network predicts. Published: epsilon.
+        objective: which times and places count how much.
+        crop: voxels per axis of an example around the heart, or null for whole volumes: multiples of the compression
+            times the U-Net's multiple.
+        watch: what is looked at on the way.
+        training: the loop's. Published: learning rate 1e-5.
+    """
+
+    denoiser: DenoiserSettings = DenoiserSettings()
+    process: ProcessSettings = ProcessSettings()
+    prediction: Prediction = "epsilon"
+    objective: ObjectiveSettings = ObjectiveSettings()
+    crop: tuple[int, ...] | None = None
+    watch: WatchSettings = WatchSettings()
+    training: TrainingSettings = TrainingSettings()
+
+    @pydantic.model_validator(mode="after")
+    def _determined(self) -> "DiffusionStage":
+        check_prediction(self.prediction, build_process(self.process))
+        return self
+
+
+class ControlStage(Settings):
+    """The second stage. Process, prediction and sizes are the first stage's.
+
+    Attributes:
+        condition: what the network is told. Published: template, bits, control.
+        bidirectional: train both directions of every pair (Eq. 4). Published true.
+        freeze_unet: leave the U-Net as the first stage made it; for ``inject: control`` only.
+        drop_template: probability that a training example lacks its template, which guidance on it needs. Published 0.
+        drop_mask: probability that it lacks its mask, likewise. Published 0.
+        objective: which times and places count how much.
+        crop: voxels per axis of an example around the heart, or null for whole volumes; see the first stage.
+        watch: what is looked at on the way.
+        training: the loop's; a batch of n examples holds 2 n directions. Published: learning rate 1e-5.
+    """
+
+    condition: ConditionSettings = ConditionSettings()
+    bidirectional: bool = True
+    freeze_unet: bool = False
+    drop_template: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    drop_mask: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    objective: ObjectiveSettings = ObjectiveSettings()
+    crop: tuple[int, ...] | None = None
+    watch: WatchSettings = WatchSettings()
+    training: TrainingSettings = TrainingSettings()
+
+    @pydantic.model_validator(mode="after")
+    def _can_learn(self) -> "ControlStage":
+        if self.freeze_unet and self.condition.inject != "control":
+            raise ValueError(
+                "freeze_unet leaves no weight that reads the concatenated condition; set condition.inject=control"
+            )
+        if self.drop_template > 0 and self.condition.kind == "mask":
+            raise ValueError("condition.kind 'mask' has no template to drop; set drop_template=0 or another kind")
+        return self
