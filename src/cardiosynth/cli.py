@@ -270,6 +270,8 @@ def generate(
     masks: Path | None = None,
     seed: int = 0,
     steps: int | None = None,
+    memory_gb: float | None = None,
+    overrides: Annotated[list[str] | None, Setting] = None,
     template: str | None = None,
     shard: str = "0/1",
     device: str = "cpu",
@@ -286,6 +288,8 @@ def generate(
         masks: dataset folder of reference masks; without it masks are made by deforming the templates'.
         seed: the run's seed.
         steps: sampling steps, where not the recipe's.
+        memory_gb: memory that decoding may take; the images are the same to rounding, a smaller one takes longer.
+        overrides: one setting of sampler, masks or templates, e.g. --set sampler.clamp=4; may be given often.
         template: random or same_acquisition, where not as the recipe says.
         shard: i/n makes the i-th of n parts (i from 0); all parts may share OUT.
         device: cpu or cuda.
@@ -298,7 +302,9 @@ def generate(
     _positive(cases, "--cases")
     if template not in (None, "random", "same_acquisition"):
         raise InputError(f"--template {template}: give random or same_acquisition.")
-    request = Synthesis(run, templates, masks, cases, seed, steps, _shard(shard), device, template)
+    changes = {"steps": steps, "decode_budget_gb": memory_gb}
+    settings = (*(overrides or []), *(f"sampler.{key}={value}" for key, value in changes.items() if value is not None))
+    request = Synthesis(run, templates, masks, cases, seed, _shard(shard), device, template, settings)
     if dry_run:
         say(preview(request, out))
         return

@@ -9,6 +9,7 @@ from typing import Literal
 from cardiosynth.anatomy.masks import MaskSettings, make_masks
 from cardiosynth.anatomy.template import TemplateSettings
 from cardiosynth.autoencoder.task import train_autoencoder
+from cardiosynth.core.config import with_overrides
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.progress import Progress
 from cardiosynth.data.dataset import Dataset, DatasetWriter, read_dataset
@@ -104,6 +105,10 @@ def write_masks(dataset: Path, out: Path, count: int, seed: int, settings: MaskS
     return read_dataset(out)
 
 
+AFTER_TRAINING = ("sampler", "masks", "templates")
+"""Parts of a recipe that may change once the networks are trained."""
+
+
 @dataclass(frozen=True)
 class Synthesis:
     """A request for synthetic cases.
@@ -114,10 +119,10 @@ class Synthesis:
         masks: dataset folder of reference masks; None makes new ones from the templates' masks.
         count: how many cases in all shards together.
         seed: the run's seed.
-        steps: sampling steps, where not the recipe's.
         shard: (i, n): part i of n.
         device: ``cpu`` or ``cuda``.
         template: which template a mask gets, where not as the recipe says.
+        overrides: ``a.b=value`` settings of sampling, masks or templates, where not the recipe's.
     """
 
     run: Path
@@ -125,10 +130,10 @@ class Synthesis:
     masks: Path | None
     count: int
     seed: int
-    steps: int | None = None
     shard: tuple[int, int] = (0, 1)
     device: str = "cpu"
     template: Literal["random", "same_acquisition"] | None = None
+    overrides: tuple[str, ...] = ()
 
     def command(self, out: Path) -> str:
         """Return the command line that does the same."""
@@ -136,6 +141,7 @@ class Synthesis:
         words += ["--masks", self.masks] if self.masks else []
         words += ["--cases", self.count, "--seed", self.seed]
         words += ["--template", self.template] if self.template else []
+        words += [word for override in self.overrides for word in ("--set", override)]
         return shlex.join(map(str, words))
 
 
@@ -147,11 +153,8 @@ def generate_cases(request: Synthesis, out: Path) -> Dataset:
     """
     templates = read_dataset(request.templates)
     masks = None if request.masks is None else read_dataset(request.masks)
-    recipe = recorded_recipe(request.run)
-    sampler = recipe.sampler
-    if request.steps is not None:
-        sampler = type(sampler).model_validate({**sampler.model_dump(), "steps": request.steps})
-    generator = load_generator(request.run, request.device, sampler)
+    recipe = _changed(request)
+    generator = load_generator(request.run, request.device, recipe.sampler)
     choice = TemplateSettings(choice=request.template) if request.template else recipe.templates
     shard = None if request.shard == (0, 1) else request.shard
     return synthesize(
@@ -165,13 +168,21 @@ def preview(request: Synthesis, out: Path) -> str:
     Raises:
         InputError: what it needs is not there.
     """
-    recipe = recorded_recipe(request.run)
+    recipe = _changed(request)
     load_generator(request.run)
     templates = read_dataset(request.templates)
     first, parts = request.shard
     count = len(range(first, request.count, parts))
     masks = f"the masks of {request.masks}" if request.masks else "masks deformed from the templates'"
     return (
-        f"{count} cases of {' x '.join(map(str, recipe.grid.shape))} voxels would go to {out}: {masks}, "
-        f"{len(templates)} templates, {request.steps or recipe.sampler.steps} sampling steps."
+        f"{count} cases of {' x '.join(map(str, templates[0].grid.shape))} voxels would go to {out}: {masks}, "
+        f"{len(templates)} templates, {recipe.sampler.steps} sampling steps."
     )
+
+
+def _changed(request: Synthesis) -> FcasRecipe:
+    """Return the recipe of the run, as this request changes it."""
+    for override in request.overrides:
+        if override.partition(".")[0] not in AFTER_TRAINING:
+            raise InputError(f"--set {override}: this run is trained; set {'.*, '.join(AFTER_TRAINING)}.* alone.")
+    return with_overrides(recorded_recipe(request.run), request.overrides)
