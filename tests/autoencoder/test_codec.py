@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from cardiosynth.autoencoder.chain import Chain
 from cardiosynth.autoencoder.codec import Codec, LatentStatistics, load_codec, measure_statistics, raw_statistics
-from cardiosynth.autoencoder.layers import Chain, Convolve, DepthToSpace, Fork, SpaceToDepth
+from cardiosynth.autoencoder.folds import DepthToSpace, SpaceToDepth
+from cardiosynth.autoencoder.layers import Convolve, Fork
 from cardiosynth.autoencoder.networks import Autoencoder, AutoencoderSettings
 from cardiosynth.autoencoder.task import train_autoencoder
 from cardiosynth.core.errors import InputError

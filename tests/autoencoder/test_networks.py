@@ -2,7 +2,7 @@ import pytest
 import torch
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 
-from cardiosynth.autoencoder.layers import depth_to_space, space_to_depth
+from cardiosynth.autoencoder.folds import depth_to_space, space_to_depth
 from cardiosynth.autoencoder.networks import AutoencoderSettings, MaisiAutoencoder, build_autoencoder
 from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError

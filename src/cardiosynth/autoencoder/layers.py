@@ -1,27 +1,22 @@
-"""Autoencoders as chains of local layers: one description that is computed whole, slab by slab, or only planned.
+"""Layers that are local, computed on a whole volume or on a slab of it, with what a planner asks of them.
 
-A chain is linear but for residual blocks, whose skip is opened by ``Branch`` and closed by ``Merge``. Between group
-norms, whose statistics span the volume, every layer is local: a row of its output (a plane across the streamed axis)
-needs a few rows of its input. ``needs`` says which, ``slab`` computes them as the whole volume would.
+A row of a layer's output (a plane across the streamed axis) needs a few rows of its input: ``needs`` says which,
+``slab`` computes from them what the whole volume would have there.
 """
 
 from abc import ABC
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange
-from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from cardiosynth.autoencoder.moments import Moments, measure_moments
 from cardiosynth.core.errors import InputError
 
-Count: TypeAlias = int | np.ndarray
+Count: TypeAlias = int | np.integer | np.ndarray
 Shape: TypeAlias = tuple[int, ...]
 """Channels, then voxels per axis."""
 
@@ -324,33 +319,6 @@ class Scale(Layer):
 
 
 @dataclass(frozen=True, eq=False)
-class Branch(Layer):
-    """Begins a residual block: what comes in is also its skip."""
-
-
-@dataclass(frozen=True, eq=False)
-class Merge(Layer):
-    """Ends a residual block: the skip, through a 1x1 convolution where the channels change, is added."""
-
-    shortcut: Convolve | None = None
-
-    def merge(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Return x + shortcut(skip)."""
-        skip = skip if self.shortcut is None else self.shortcut.forward(skip)
-        if torch.is_grad_enabled() or skip.dtype != x.dtype:
-            return skip + x
-        return x.add_(skip)
-
-    def scratch(self, size: Sizes) -> Count | float:
-        """Return the shortcut's output; the sum takes the place of ``x``."""
-        return (0 if self.shortcut is None else size.out * size.low) - size.out * size.item
-
-    def flops(self) -> int:
-        """Return the shortcut's."""
-        return 0 if self.shortcut is None else self.shortcut.flops()
-
-
-@dataclass(frozen=True, eq=False)
 class Fork(Layer):
     """Two convolutions of one input, their channels one after the other."""
 
@@ -378,142 +346,6 @@ class Fork(Layer):
         return self.first.flops() + self.second.flops()
 
 
-@dataclass(frozen=True, eq=False)
-class SpaceToDepth(Layer):
-    """Blocks of two voxels per axis become channels."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the blocks."""
-        return space_to_depth(x)
-
-    def shape(self, shape: Shape) -> Shape:
-        """Return half the grid.
-
-        Raises:
-            InputError: an odd axis.
-        """
-        if any(n % 2 for n in shape[1:]):
-            raise InputError(f"a grid of {shape[1:]} cannot be halved; give multiples of the compression.")
-        return (shape[0] * 2 ** (len(shape) - 1), *(n // 2 for n in shape[1:]))
-
-    def needs(self, want: Rows, length: int) -> Rows:
-        """Return two rows for each."""
-        return Rows(2 * want.start, 2 * want.stop)
-
-    def scratch(self, size: Sizes) -> Count | float:
-        """Return the blocks before their channels are stored last."""
-        return size.out * size.item
-
-
-@dataclass(frozen=True, eq=False)
-class DepthToSpace(Layer):
-    """Channels become blocks of two voxels per axis."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the voxels."""
-        return depth_to_space(x)
-
-    def shape(self, shape: Shape) -> Shape:
-        """Return twice the grid."""
-        return (shape[0] // 2 ** (len(shape) - 1), *(2 * n for n in shape[1:]))
-
-    def needs(self, want: Rows, length: int) -> Rows:
-        """Return the row of which each is a half."""
-        return Rows(want.start // 2, (want.stop + 1) // 2)
-
-    def slab(self, x: Tensor, slab: Slab) -> Tensor:
-        """Unfold all rows at hand and cut those wanted."""
-        return slab.cut(self.forward(x), 2 * slab.have.start)
-
-    def computed(self, slab: Slab) -> Count:
-        """Return twice the rows at hand."""
-        return 2 * slab.have.number
-
-    def scratch(self, size: Sizes) -> Count | float:
-        """Return the voxels before their channels are stored last."""
-        return size.out * size.item
-
-
-@dataclass(frozen=True, eq=False)
-class Chain:
-    """Layers one after the other, and what a planner needs of them.
-
-    Attributes:
-        layers: position i lies before layer i; the last position is the output.
-        opened: per position, the position whose tensor is the skip of the block it lies in, or None.
-    """
-
-    layers: tuple[Layer, ...]
-    opened: tuple[int | None, ...] = field(init=False)
-
-    def __post_init__(self):
-        opened: list[int | None] = [None]
-        for index, layer in enumerate(self.layers):
-            if isinstance(layer, Branch):
-                assert opened[-1] is None, "a block within a block"
-                opened.append(index)
-            else:
-                opened.append(None if isinstance(layer, Merge) else opened[-1])
-        assert opened[-1] is None, "a block stays open"
-        object.__setattr__(self, "opened", tuple(opened))
-
-    def forward(self, x: Float[Tensor, "b c *grid"], checkpointing: bool = False) -> Float[Tensor, "b d *other"]:
-        """Return the chain's value on whole volumes, with gradients where they are on.
-
-        Args:
-            x: the input.
-            checkpointing: keep block inputs only and compute the rest again for the gradients.
-        """
-        if not (checkpointing and torch.is_grad_enabled()):
-            return _apply(self.layers, x)
-        for block in self.blocks():
-            x = checkpoint(_apply, block, x, use_reentrant=False)  # pyright: ignore[reportAssignmentType]
-        return x
-
-    def blocks(self) -> list[tuple[Layer, ...]]:
-        """Return the layers in groups: residual blocks, and what lies between."""
-        starts = [0, *(i + isinstance(l, Merge) for i, l in enumerate(self.layers) if isinstance(l, Branch | Merge))]
-        return [self.layers[a:b] for a, b in zip(starts, [*starts[1:], len(self.layers)], strict=True) if a < b]
-
-    def shapes(self, shape: Shape) -> list[Shape]:
-        """Return channels and grid at every position for an input of ``shape``."""
-        shapes = [shape]
-        for layer in self.layers:
-            shapes.append(layer.shape(shapes[-1]))
-        return shapes
-
-
-def _apply(layers: Sequence[Layer], x: Tensor) -> Tensor:
-    skip: Tensor | None = None
-    for layer in layers:
-        if isinstance(layer, Branch):
-            skip = x
-        elif isinstance(layer, Merge):
-            assert skip is not None
-            x, skip = layer.merge(x, skip), None
-        else:
-            x = layer.forward(x)
-    return x
-
-
 def channels_last(ndim: int) -> torch.memory_format:
     """Return the layout that stores channels last, for tensors of 4 or 5 axes."""
     return torch.channels_last_3d if ndim == 5 else torch.channels_last
-
-
-def space_to_depth(x: Float[Tensor, "b c *fine"]) -> Float[Tensor, "b c8 *coarse"]:
-    """Move every 2x2(x2) block of voxels into the channels, stored channels last (twice as fast on CPUs)."""
-    if x.ndim == 5:
-        blocks = rearrange(x, "b c (x i) (y j) (z k) -> b (c i j k) x y z", i=2, j=2, k=2)
-    else:
-        blocks = rearrange(x, "b c (x i) (y j) -> b (c i j) x y", i=2, j=2)
-    return blocks.contiguous(memory_format=channels_last(x.ndim))
-
-
-def depth_to_space(x: Float[Tensor, "b c8 *coarse"]) -> Float[Tensor, "b c *fine"]:
-    """Undo ``space_to_depth``."""
-    if x.ndim == 5:
-        fine = rearrange(x, "b (c i j k) x y z -> b c (x i) (y j) (z k)", i=2, j=2, k=2)
-    else:
-        fine = rearrange(x, "b (c i j) x y -> b c (x i) (y j)", i=2, j=2)
-    return fine.contiguous(memory_format=channels_last(x.ndim))

@@ -13,17 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cardiosynth.autoencoder.layers import (
-    Activate,
-    Branch,
-    Chain,
-    Convolve,
-    DepthToSpace,
-    Layer,
-    Merge,
-    Scale,
-    SpaceToDepth,
-)
+from cardiosynth.autoencoder.chain import Branch, Chain, Merge
+from cardiosynth.autoencoder.folds import DepthToSpace, SpaceToDepth
+from cardiosynth.autoencoder.layers import Activate, Convolve, Layer, Scale
 from cardiosynth.core.config import Settings
 from cardiosynth.core.random import named_weights
 from cardiosynth.training.state import load_strictly
@@ -228,13 +220,13 @@ class MaisiAutoencoder(Autoencoder):
 
     def encoding(self) -> Chain:
         """Return the layers from images to moments; an axis that is not a multiple of 4 loses its end."""
-        from cardiosynth.autoencoder.chains import maisi_encoding
+        from cardiosynth.autoencoder.maisi import maisi_encoding
 
         return maisi_encoding(self.network)
 
     def decoding(self) -> Chain:
         """Return the layers from latents to images."""
-        from cardiosynth.autoencoder.chains import maisi_decoding
+        from cardiosynth.autoencoder.maisi import maisi_decoding
 
         return maisi_decoding(self.network)
 

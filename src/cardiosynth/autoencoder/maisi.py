@@ -12,18 +12,8 @@ from monai.apps.generation.maisi.networks.autoencoderkl_maisi import (
 from monai.networks.blocks import Convolution
 from torch import nn
 
-from cardiosynth.autoencoder.layers import (
-    Branch,
-    Chain,
-    ChannelsLast,
-    Convolve,
-    Downsample,
-    Fork,
-    Layer,
-    Merge,
-    Normalize,
-    Upsample,
-)
+from cardiosynth.autoencoder.chain import Branch, Chain, Merge
+from cardiosynth.autoencoder.layers import ChannelsLast, Convolve, Downsample, Fork, Layer, Normalize, Upsample
 from cardiosynth.core.errors import InputError
 
 
@@ -107,6 +97,6 @@ def _conv3d(module: nn.Module, name: str) -> nn.Conv3d:
 
 def _unknown(module: nn.Module, name: str) -> InputError:
     return InputError(
-        f"layer {name} of the autoencoder is a {type(module).__name__}, which needs the whole volume at once; "
-        "networks of convolutions and group norms are computed exactly, others are not."
+        f"layer {name} of the autoencoder is a {type(module).__name__}; attention, batch norms and others that "
+        "convolutions and group norms cannot express are not computed."
     )
