@@ -7,7 +7,7 @@ from cardiosynth.core.labels import CARDIAC_CT
 from cardiosynth.core.random import generator
 from cardiosynth.diffusion.control import ConditionSettings, num_channels, raw_condition
 from cardiosynth.diffusion.dropout import ConditionDropout, dropped, without_mask, without_template
-from cardiosynth.diffusion.stages import ControlStage
+from cardiosynth.diffusion.settings import ControlStage
 
 from .test_control import condition
 from .test_task import control_task, generators
