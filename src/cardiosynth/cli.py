@@ -194,6 +194,8 @@ def train(
     autoencoder: Path | None = None,
     diffusion: Path | None = None,
     init: Path | None = None,
+    perceptual: Path | None = None,
+    accept_verdict: bool = False,
     device: str = "cpu",
     dry_run: bool = False,
     json: Annotated[bool, Json] = False,
@@ -210,6 +212,8 @@ def train(
         autoencoder: run whose autoencoder is used, where not this one.
         diffusion: run whose diffusion stage is used, where not this one.
         init: run whose weights of the same stage are the starting point.
+        perceptual: run whose segmenter compares images for the autoencoder; set autoencoder.loss.perceptual above 0.
+        accept_verdict: train on the latents even of an autoencoder that keeps less than the recipe wants.
         device: cpu or cuda.
         dry_run: only print the resolved settings.
         json: progress as JSON lines.
@@ -224,7 +228,8 @@ def train(
     if dry_run:
         print(chosen.model_dump_json(indent=2))  # noqa: T201
         return
-    train_stage(stage, dataset, run, chosen, Earlier(autoencoder, diffusion, init), device)
+    earlier = Earlier(autoencoder, diffusion, init, perceptual)
+    train_stage(stage, dataset, run, chosen, earlier, device, accept_verdict)
 
 
 @app.command(sort_key=5)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from cardiosynth.autoencoder.losses import (
+    Perceptual,
     ReconstructionSettings,
     reconstruction_loss,
     thin_codes,
@@ -25,7 +26,8 @@ def test_the_total_is_the_weighted_sum_of_closed_forms():
     image, weight = torch.zeros(1, 1, 4, 4, 4), torch.full((1, 1, 4, 4, 4), 2.0)
     settings = ReconstructionSettings(l1=1.0, l2=3.0, kl=0.5, perceptual=10.0)
     mean, std = torch.full((1, 1, 2, 2, 2), 2.0), torch.ones(1, 1, 2, 2, 2)
-    parts = reconstruction_loss(image + 0.5, image, weight, mean, std, settings, lambda a, b: (a - b).amax())
+    largest = Perceptual(lambda a, b: (a - b).amax(), "largest")
+    parts = reconstruction_loss(image + 0.5, image, weight, mean, std, settings, largest)
     assert float(parts["l1"]) == pytest.approx(1.0)
     assert float(parts["l2"]) == pytest.approx(0.5)
     assert float(parts["kl"]) == pytest.approx(2.0)

@@ -5,7 +5,7 @@ from safetensors.torch import save_file
 
 from cardiosynth.autoencoder.codec import load_codec
 from cardiosynth.autoencoder.discriminators import AdversarialSettings
-from cardiosynth.autoencoder.losses import ReconstructionSettings
+from cardiosynth.autoencoder.losses import Perceptual, ReconstructionSettings
 from cardiosynth.autoencoder.networks import AutoencoderSettings, MaisiAutoencoder, build_autoencoder
 from cardiosynth.autoencoder.task import AutoencoderStage, AutoencoderTask, load_initial, train_autoencoder
 from cardiosynth.core.config import parse_settings
@@ -84,7 +84,10 @@ def test_a_perceptual_weight_needs_a_distance_and_uses_it():
     stage = tiny_stage(loss=ReconstructionSettings(perceptual=1.0))
     with pytest.raises(InputError, match="perceptual"):
         task(stage)
-    subject = task(stage, perceptual=lambda a, b: (a - b).square().mean())
+    squared = Perceptual(lambda a, b: (a - b).square().mean(), "squared")
+    with pytest.raises(InputError, match="perceptual is 0"):
+        task(tiny_stage(), perceptual=squared)
+    subject = task(stage, perceptual=squared)
     parts = subject.players()[0].loss(subject.batch([generator(0, "a")]))
     assert float(parts["perceptual"].detach()) > 0
 
@@ -177,6 +180,46 @@ def test_a_run_is_trained_recorded_and_judged(tmp_path):
     assert codec.fingerprint == record["fingerprint"]
     assert train_autoencoder(cases, tmp_path, tiny_stage(), SCALE, held_out=[blob(4)]) == checkpoint
     assert read_json(tmp_path / "autoencoder" / "verdict.json")["cases"] == ["blob-4"]
+
+
+def frame(patient: int, moment: int, **provenance):
+    return blob(moment).with_(case_id=f"patient{patient:03d}_frame{moment}", provenance=provenance)
+
+
+def test_cases_are_kept_aside_patient_by_patient_and_judged(tmp_path):
+    cases = [frame(patient, moment) for patient in range(3) for moment in range(2)]
+    checkpoint = train_autoencoder(cases, tmp_path, tiny_stage(held_out=1), SCALE)
+    record, found = (read_json(file) for file in (checkpoint / "record.json", checkpoint.parent / "verdict.json"))
+    assert found["held_out"]
+    assert found["cases"] == record["held_out"]
+    assert len({case_id.split("_")[0] for case_id in record["held_out"]}) == 1
+    assert len(record["held_out"]) == 2
+    kept = [case.case_id for case in cases if case.case_id not in record["held_out"]]
+    assert record["cases"] == CaseCache([case for case in cases if case.case_id in kept], SCALE).fingerprint
+
+
+def test_whom_the_provenance_calls_one_patient_stays_together(tmp_path):
+    cases = [blob(i).with_(provenance={"patient": "twice" if i in (1, 3) else f"once-{i}"}) for i in range(5)]
+    for count in range(1, 4):
+        run = tmp_path / str(count)
+        held = read_json(train_autoencoder(cases, run, tiny_stage(held_out=count), SCALE) / "record.json")["held_out"]
+        assert ("blob-1" in held) == ("blob-3" in held)
+        assert count <= len(held) <= 3
+
+
+def test_a_tenth_of_the_patients_is_kept_aside_and_of_few_none(tmp_path):
+    ten = read_json(
+        train_autoencoder([blob(i) for i in range(10)], tmp_path / "a", tiny_stage(), SCALE) / "record.json"
+    )
+    nine = read_json(
+        train_autoencoder([blob(i) for i in range(9)], tmp_path / "b", tiny_stage(), SCALE) / "record.json"
+    )
+    assert (len(ten["held_out"]), len(nine["held_out"])) == (1, 0)
+
+
+def test_two_training_cases_must_be_left(tmp_path):
+    with pytest.raises(InputError, match="fewer than two"):
+        train_autoencoder([blob(i) for i in range(3)], tmp_path, tiny_stage(held_out=2), SCALE)
 
 
 def test_training_can_start_from_another_run(tmp_path):

@@ -171,6 +171,11 @@ class Codec:
         return z.new_tensor(self.statistics.mean).reshape(shape), z.new_tensor(self.statistics.std).reshape(shape)
 
 
+def stage_folder(run: Path) -> Path:
+    """Return the autoencoder's folder of a run, or ``run`` itself where it is one, or a checkpoint."""
+    return run / "autoencoder" if (run / "autoencoder").is_dir() else run
+
+
 def load_codec(run: Path, device: str = "cpu") -> Codec:
     """Load the newest autoencoder of a run, strictly and without pickle.
 
@@ -181,8 +186,7 @@ def load_codec(run: Path, device: str = "cpu") -> Codec:
     Raises:
         InputError: no checkpoint, a checkpoint of another stage, or weights that do not fit.
     """
-    run = Path(run)
-    checkpoint = latest_checkpoint(run / "autoencoder" if (run / "autoencoder").is_dir() else run)
+    checkpoint = latest_checkpoint(stage_folder(Path(run)))
     record = read_json(checkpoint / "record.json")
     if record.get("stage") != "autoencoder":
         raise InputError(f"{checkpoint} is of stage '{record.get('stage')}', not an autoencoder; name another run.")

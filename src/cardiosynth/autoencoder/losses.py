@@ -1,6 +1,7 @@
 """What a reconstruction is worth: absolute and squared error, weighted per voxel, the bottleneck, and perception."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pydantic
 import torch
@@ -12,8 +13,18 @@ from cardiosynth.autoencoder.bottleneck import kl_divergence
 from cardiosynth.core.config import Settings
 from cardiosynth.core.labels import LabelTable, normalized_name
 
-Perceptual = Callable[[Tensor, Tensor], Tensor]
-"""(reconstruction, image), both b 1 *grid in model units -> scalar distance."""
+
+@dataclass(frozen=True)
+class Perceptual:
+    """A distance of images as a network sees them.
+
+    Attributes:
+        distance: (reconstruction, image), both b 1 *grid in model units -> scalar.
+        fingerprint: of the network's weights; kept in the record, so that it is not taken as an independent judge.
+    """
+
+    distance: Callable[[Tensor, Tensor], Tensor]
+    fingerprint: str
 
 
 class ReconstructionSettings(Settings):
@@ -84,7 +95,7 @@ def reconstruction_loss(
     if settings.l2:
         parts["l2"] = (weight * error**2).mean()
     if perceptual is not None and settings.perceptual:
-        parts["perceptual"] = perceptual(reconstruction, image)
+        parts["perceptual"] = perceptual.distance(reconstruction, image)
     scale = {"l1": settings.l1, "l2": settings.l2, "kl": settings.kl, "perceptual": settings.perceptual}
     parts["total"] = sum((scale[name] * value for name, value in parts.items()), error.new_zeros(()))
     return parts

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cardiosynth import __version__
 from cardiosynth.autoencoder.bottleneck import sample
-from cardiosynth.autoencoder.codec import load_codec
+from cardiosynth.autoencoder.codec import load_codec, stage_folder
 from cardiosynth.autoencoder.discriminators import (
     AdversarialSettings,
     build_discriminator,
@@ -27,21 +27,22 @@ from cardiosynth.autoencoder.losses import (
     weighted_regions,
 )
 from cardiosynth.autoencoder.networks import Autoencoder, AutoencoderSettings, MaisiAutoencoder, build_autoencoder
-from cardiosynth.autoencoder.verdict import verdict
+from cardiosynth.autoencoder.verdict import VERDICT_CASES, judge
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.core.random import draw_int
-from cardiosynth.core.store import load_tensors, write_json
+from cardiosynth.core.store import load_tensors
 from cardiosynth.data.loader import CaseCache, block
+from cardiosynth.data.splits import hold_out, patient_of
 from cardiosynth.training.loop import Batch, Player, TrainingSettings, fit
 from cardiosynth.training.state import WithOpponent, load_weights
 
 STAGE = "autoencoder"
 
-VERDICT_CASES = 8
-"""Training cases that the verdict is given on where none are held out."""
+HELD_OUT_SHARE = 10
+"""One patient of so many is held out where the stage does not say how many cases."""
 
 
 class AutoencoderStage(Settings):
@@ -53,6 +54,7 @@ class AutoencoderStage(Settings):
         adversarial: the opponent that tells reconstructions from images, None for none. Published (MAISI) with.
         crop: voxels per axis of an example. Published (MAISI) 64 cubed, then 128 cubed.
         thin_fraction: share of the examples centered on a voxel of a thin structure, where the case has any.
+        held_out: cases kept from training for the verdict, patient by patient; null for one in ten and at most 8.
         training: the loop's settings.
     """
 
@@ -61,6 +63,7 @@ class AutoencoderStage(Settings):
     adversarial: AdversarialSettings | None = None
     crop: tuple[int, ...] = (64, 64, 64)
     thin_fraction: float = pydantic.Field(default=0.6, ge=0, le=1)
+    held_out: int | None = pydantic.Field(default=None, ge=0)
     training: TrainingSettings = TrainingSettings()
 
     @pydantic.model_validator(mode="after")
@@ -86,7 +89,8 @@ class AutoencoderTask:
         perceptual: distance of two images, needed where ``stage.loss.perceptual`` is above 0.
 
     Raises:
-        InputError: cases with another number of axes than the network, or a perceptual weight without a distance.
+        InputError: cases with another number of axes than the network, or a perceptual weight without a distance,
+            or the reverse.
     """
 
     def __init__(
@@ -95,7 +99,11 @@ class AutoencoderTask:
         self.cache, self.autoencoder, self.stage, self.perceptual = cache, autoencoder, stage, perceptual
         self._regions: dict[int, np.ndarray] = {}
         if stage.loss.perceptual and perceptual is None:
-            raise InputError("loss.perceptual is above 0 and no extractor was given; give one or set it to 0.")
+            raise InputError(
+                "autoencoder.loss.perceptual is above 0 and no extractor was given; give one or set it to 0."
+            )
+        if perceptual is not None and not stage.loss.perceptual:
+            raise InputError("an extractor was given and autoencoder.loss.perceptual is 0; set it, e.g. to 0.3.")
         for case in cache.cases:
             if len(case.grid.shape) != len(stage.crop):
                 raise InputError(
@@ -191,39 +199,51 @@ def train_autoencoder(
         run: the run's folder; the stage is written to ``run/autoencoder``, the verdict to its ``verdict.json``.
         stage: how.
         scale: how it sees intensities.
-        held_out: cases for the verdict; without any it is given on the first training cases, and says so.
+        held_out: cases for the verdict; without any, some of ``cases`` are kept aside as the stage says. Where that
+            leaves none, the verdict is given on the first training cases, and says so.
         init: weights to start from: a run, a checkpoint, or a ``.safetensors`` file in our layout or MAISI's.
         perceptual: distance of two images in model units, where ``stage.loss.perceptual`` is above 0.
         device: ``cpu`` or ``cuda``.
 
     Returns:
         The last checkpoint. Its ``record.json`` holds ``stage``, ``settings`` (of the stage), ``intensity``,
-        ``labels``, ``grid`` (shape and spacing in mm of the first case), ``cases``, ``licences`` of the data,
-        ``init``, ``code_version``, and what the loop adds: ``training``, ``step``, ``fingerprint``.
+        ``labels``, ``grid`` (shape and spacing in mm of the first case), ``cases``, ``held_out`` (names
+        of those kept aside), ``perceptual`` (fingerprint of its network), ``licences`` of the data, ``init``,
+        ``code_version``, and what the loop adds: ``training``, ``step``, ``fingerprint``.
 
     Raises:
         InputError: fewer than two cases, cases that do not suit, weights that do not fit, or a run begun otherwise.
     """
-    cache = CaseCache(cases, scale)
+    kept, aside = (list(cases), list(held_out)) if held_out else _kept_aside(list(cases), stage.held_out)
+    cache = CaseCache(kept, scale)
     autoencoder = build_autoencoder(stage.network, stage.training.seed)
     started_from = None if init is None else load_initial(autoencoder, init)
     task = AutoencoderTask(cache, autoencoder, stage, perceptual)
     record = autoencoder_record(cache, stage, scale, started_from)
+    record["perceptual"] = None if perceptual is None else perceptual.fingerprint
+    record["held_out"] = [] if held_out else [case.case_id for case in aside]
     checkpoint = fit(task, stage.training, run / STAGE, record, device=device, label="train autoencoder")
-    write_verdict(run, held_out, cache.cases[:VERDICT_CASES], device)
+    judge(load_codec(run, device), aside or cache.cases, run / STAGE, held_out=bool(aside))
     return checkpoint
 
 
-def write_verdict(run: Path, held_out: Sequence[Case], training: Sequence[Case], device: str = "cpu") -> None:
-    """Judge a run's autoencoder on held-out cases, or on training cases where there are none.
+def _kept_aside(cases: list[Case], count: int | None) -> tuple[list[Case], list[Case]]:
+    """Return training cases and held-out ones; cases of one patient stay together."""
+    patients = _patients(cases)
+    if count is None:
+        count = min(VERDICT_CASES, len(set(patients)) // HELD_OUT_SHARE)
+    chosen = set(hold_out(patients, count))
+    aside = [case for case, patient in zip(cases, patients, strict=True) if patient in chosen]
+    return [case for case, patient in zip(cases, patients, strict=True) if patient not in chosen], aside
 
-    Writes ``run/autoencoder/verdict.json``: what ``verdict`` returns, ``held_out`` (true or false) and the
-    ``fingerprint`` of the weights.
-    """
-    codec = load_codec(run, device)
-    facts = {"held_out": bool(held_out), "fingerprint": codec.fingerprint}
-    found = verdict(codec.reconstruct, codec.window_of, held_out or training)
-    write_json(run / STAGE / "verdict.json", facts | found)
+
+def _patients(cases: Sequence[Case]) -> list[str]:
+    """Return a name for the patient of each case, as its provenance tells or else its own name."""
+    names: dict[str, str] = {}
+    for case in cases:
+        own = patient_of(case.case_id)
+        names.setdefault(str(case.provenance.get("patient", own)), own)
+    return [names[str(case.provenance.get("patient", patient_of(case.case_id)))] for case in cases]
 
 
 def load_initial(autoencoder: Autoencoder, source: Path) -> str:
@@ -241,7 +261,7 @@ def load_initial(autoencoder: Autoencoder, source: Path) -> str:
     if source.suffix != ".safetensors":
         if source.is_file():
             raise InputError(f"{source} is not a .safetensors file; convert the weights, pickles are not opened.")
-        return load_weights(autoencoder, source / STAGE if (source / STAGE).is_dir() else source)
+        return load_weights(autoencoder, stage_folder(source))
     if isinstance(autoencoder, MaisiAutoencoder) and not _has_our_prefix(source):
         return load_weights(autoencoder.network, source)
     return load_weights(autoencoder, source)

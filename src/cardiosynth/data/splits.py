@@ -39,7 +39,7 @@ def hold_out(case_ids: Iterable[str], count: int) -> tuple[str, ...]:
     if chosen and len(case_ids) - len(chosen) < 2:
         raise InputError(
             f"{count} held-out cases of {len(case_ids)} leave fewer than two for training (cases of one patient stay "
-            "together); lower watch.cases or add cases."
+            "together); hold out fewer or add cases."
         )
     return tuple(sorted(chosen))
 

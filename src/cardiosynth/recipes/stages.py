@@ -3,22 +3,29 @@
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from cardiosynth.anatomy.masks import MaskSettings, make_masks
 from cardiosynth.anatomy.template import TemplateSettings
+from cardiosynth.autoencoder.losses import Perceptual
 from cardiosynth.autoencoder.task import train_autoencoder
+from cardiosynth.autoencoder.verdict import VerdictThresholds, in_words, read_verdict, shortfalls
 from cardiosynth.core.config import with_overrides
 from cardiosynth.core.errors import InputError
-from cardiosynth.core.progress import Progress
+from cardiosynth.core.progress import Progress, say
 from cardiosynth.data.dataset import Dataset, DatasetWriter, read_dataset
 from cardiosynth.diffusion.stages import train_control, train_diffusion
 from cardiosynth.recipes.fcas import FcasRecipe
 from cardiosynth.recipes.registry import keep_recipe, recorded_recipe
+from cardiosynth.recipes.sheets import sheet_sampler
 from cardiosynth.sampling.generator import load_generator
+from cardiosynth.segmentation.features import feature_distance
+from cardiosynth.segmentation.predict import load_segmenter
 from cardiosynth.segmentation.task import train_segmenter
 from cardiosynth.synthesis.run import synthesize
+from cardiosynth.training.processes import join_processes
 
 
 @dataclass(frozen=True)
@@ -29,26 +36,51 @@ class Earlier:
         autoencoder: run whose autoencoder is used.
         diffusion: run whose diffusion stage is used.
         init: run whose weights of the same stage are the starting point.
+        perceptual: run whose segmenter's features compare images for the autoencoder.
     """
 
     autoencoder: Path | None = None
     diffusion: Path | None = None
     init: Path | None = None
+    perceptual: Path | None = None
 
 
 def _autoencoder(cases: Dataset, run: Path, recipe: FcasRecipe, earlier: Earlier, device: str) -> Path:
     cases = cases.with_images()
-    return train_autoencoder(cases, run, recipe.autoencoder, recipe.intensity, init=earlier.init, device=device)
+    given = {"init": earlier.init, "perceptual": None}
+    if earlier.perceptual is not None:
+        given["perceptual"] = segmenter_distance(earlier.perceptual, recipe, device)
+    return train_autoencoder(cases, run, recipe.autoencoder, recipe.intensity, device=device, **given)
+
+
+def segmenter_distance(run: Path, recipe: FcasRecipe, device: str) -> Perceptual:
+    """Return the distance of two images as a run's segmenter sees them.
+
+    Raises:
+        InputError: no segmenter, one that sees intensities otherwise, or that cannot take the autoencoder's crops.
+    """
+    segmenter, crop = load_segmenter(run, device), recipe.autoencoder.crop
+    network = segmenter.stage.network
+    if segmenter.scale != recipe.intensity:
+        raise InputError(
+            f"the segmenter of {run} was trained with another intensity window; train one with this recipe."
+        )
+    if len(crop) != network.spatial_dims or any(n % network.multiple for n in crop):
+        raise InputError(
+            f"the segmenter of {run} takes {network.spatial_dims} axes with multiples of {network.multiple} voxels and "
+            f"autoencoder.crop is {crop}; change the crop."
+        )
+    return Perceptual(partial(feature_distance, segmenter.network), segmenter.fingerprint)
 
 
 def _diffusion(cases: Dataset, run: Path, recipe: FcasRecipe, earlier: Earlier, device: str) -> Path:
     place = {"autoencoder": earlier.autoencoder, "init": earlier.init}
-    return train_diffusion(cases, run, recipe.diffusion, device=device, **place)
+    return train_diffusion(cases, run, recipe.diffusion, device=device, draw=sheet_sampler(recipe.sampler), **place)
 
 
 def _control(cases: Dataset, run: Path, recipe: FcasRecipe, earlier: Earlier, device: str) -> Path:
     place = {"autoencoder": earlier.autoencoder, "diffusion": earlier.diffusion, "init": earlier.init}
-    return train_control(cases, run, recipe.control, device=device, **place)
+    return train_control(cases, run, recipe.control, device=device, draw=sheet_sampler(recipe.sampler), **place)
 
 
 def _segmenter(cases: Dataset, run: Path, recipe: FcasRecipe, earlier: Earlier, device: str) -> Path:
@@ -61,7 +93,19 @@ STAGES: dict[str, Callable[[Dataset, Path, FcasRecipe, Earlier, str], Path]] = {
 }  # fmt: skip
 
 
-def train_stage(stage: str, dataset: Path, run: Path, recipe: FcasRecipe, earlier: Earlier, device: str) -> Path:
+ON_LATENTS = ("diffusion", "control")
+"""Stages that cannot give back what the autoencoder has lost."""
+
+
+def train_stage(
+    stage: str,
+    dataset: Path,
+    run: Path,
+    recipe: FcasRecipe,
+    earlier: Earlier,
+    device: str,
+    accept_verdict: bool = False,
+) -> Path:
     """Train one stage of a run; the same call goes on after a stop.
 
     Args:
@@ -71,12 +115,14 @@ def train_stage(stage: str, dataset: Path, run: Path, recipe: FcasRecipe, earlie
         recipe: all settings.
         earlier: where earlier stages are, where not in ``run``.
         device: ``cpu`` or ``cuda``.
+        accept_verdict: train on latents even of an autoencoder that keeps less than the recipe wants.
 
     Returns:
         The last checkpoint.
 
     Raises:
-        InputError: data that does not suit, an earlier stage that is missing, or a run begun otherwise.
+        InputError: data that does not suit, an earlier stage that is missing, a run begun otherwise, or an autoencoder
+            that keeps too little.
     """
     cases = read_dataset(dataset)
     if len(cases) < 2:
@@ -84,8 +130,30 @@ def train_stage(stage: str, dataset: Path, run: Path, recipe: FcasRecipe, earlie
         raise InputError(
             f"{dataset} has {count} and training needs two or more; one is enough for masks and templates."
         )
-    keep_recipe(run, recipe)
+    processes = join_processes(device)
+    with processes.writer_first():
+        if stage in ON_LATENTS:
+            own = str(processes.device)
+            pass_gate(earlier.autoencoder or run, cases.with_images(), recipe.gate, accept_verdict, own)
+        keep_recipe(run, recipe, writes=processes.writes)
     return STAGES[stage](cases, run, recipe, earlier, device)
+
+
+def pass_gate(run: Path, cases: Dataset, wanted: VerdictThresholds, accepted: bool, device: str) -> None:
+    """Say what a run's autoencoder keeps, and stop where that is less than ``wanted`` and not accepted.
+
+    Raises:
+        InputError: there is no autoencoder, or it keeps too little.
+    """
+    found = read_verdict(run, cases, device)
+    say(in_words(found), verdict=found)
+    lacking = shortfalls(found, wanted)
+    if lacking and not accepted:
+        raise InputError(
+            f"the autoencoder of {run} loses what later stages cannot give back: {'; '.join(lacking)}. Train it anew "
+            "with finer voxels, autoencoder.network.compression=2, more autoencoder.training.steps or a higher "
+            "autoencoder.loss.thin_weight, or go on with --accept-verdict."
+        )
 
 
 def write_masks(dataset: Path, out: Path, count: int, seed: int, settings: MaskSettings) -> Dataset:
