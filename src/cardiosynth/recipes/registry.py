@@ -7,11 +7,12 @@ from cardiosynth.core.config import parse_settings, with_overrides
 from cardiosynth.core.errors import InputError, suggest
 from cardiosynth.core.store import read_json, write_json
 from cardiosynth.recipes.fcas import DEMO, TINY, FcasRecipe
+from cardiosynth.recipes.sizes import PAPER, SMALL
 
 RECIPE = "recipe.json"
 """File of a run that holds its recipe."""
 
-RECIPES: dict[str, FcasRecipe] = {recipe.name: recipe for recipe in (DEMO, TINY)}
+RECIPES: dict[str, FcasRecipe] = {recipe.name: recipe for recipe in (TINY, DEMO, SMALL, PAPER)}
 
 
 def find_recipe(name: str) -> FcasRecipe:
@@ -53,8 +54,13 @@ def recorded_recipe(run: Path) -> FcasRecipe:
     return parse_settings(FcasRecipe, read_json(run / RECIPE), str(run / RECIPE))
 
 
-def keep_recipe(run: Path, recipe: FcasRecipe) -> None:
+def keep_recipe(run: Path, recipe: FcasRecipe, writes: bool = True) -> None:
     """Write the run's recipe, so that later stages need not name it.
+
+    Args:
+        run: the run's folder.
+        recipe: what it is trained with.
+        writes: whether this process writes files.
 
     Raises:
         InputError: the run was begun with a recipe of another name or grid.
@@ -66,4 +72,5 @@ def keep_recipe(run: Path, recipe: FcasRecipe) -> None:
                 f"{run} was begun with recipe {before.name} on grid {before.grid.shape}, not with {recipe.name} on "
                 f"{recipe.grid.shape}; use another run folder or that recipe."
             )
-    write_json(run / RECIPE, recipe.model_dump(mode="json"))
+    if writes:
+        write_json(run / RECIPE, recipe.model_dump(mode="json"))
