@@ -291,7 +291,7 @@ def build_objective(
             mask = torch.from_numpy(case.mask)
             weights[index] = place_weight(mask, case.labels, stage.objective, codec.compression)
         if module.needs_acquisition:
-            spacings_mm[index] = _told_spacing(case)
+            spacings_mm[index] = told_spacing(case)
     cropping = None
     if stage.crop is not None:
         check_crop(stage.crop, grid, codec.compression * first.denoiser.multiple)
@@ -301,8 +301,12 @@ def build_objective(
     return Objective(process, first.prediction, stage.objective, weights, spacings_mm, cropping)
 
 
-def _told_spacing(case: Case) -> Float[Tensor, "3"]:
-    """Return the voxel size that a network is told of, a slice's thickness included."""
+def told_spacing(case: Case) -> Float[Tensor, "3"]:
+    """Return the voxel size that a network is told of, a slice's thickness included.
+
+    Raises:
+        InputError: it is not known.
+    """
     if not case.spacing_known:
         raise InputError(
             f"case {case.case_id} has no voxel size, which this network must be told; prepare the case with "

@@ -4,7 +4,8 @@ accelerate finds devices and the launch (torchrun, accelerate launch, a plain pr
 loop averages gradients after each backward, so that a loss may call any part of a module.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -93,6 +94,17 @@ class Processes:
         """Wait until every process is here."""
         if self.count > 1:
             dist.barrier()
+
+    @contextmanager
+    def writer_first(self) -> Iterator[None]:
+        """Let the process that writes go through the block first; the others find there what it has written."""
+        if not self.writes:
+            self.wait()
+        try:
+            yield
+        finally:
+            if self.writes:
+                self.wait()
 
 
 ALONE = Processes(0, 1, torch.device("cpu"))
