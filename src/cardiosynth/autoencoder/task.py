@@ -37,6 +37,7 @@ from cardiosynth.core.store import load_tensors
 from cardiosynth.data.loader import CaseCache, block
 from cardiosynth.data.splits import hold_out, patient_of
 from cardiosynth.training.loop import Batch, Player, TrainingSettings, fit
+from cardiosynth.training.processes import join_processes
 from cardiosynth.training.state import WithOpponent, load_weights
 
 STAGE = "autoencoder"
@@ -223,7 +224,9 @@ def train_autoencoder(
     record["perceptual"] = None if perceptual is None else perceptual.fingerprint
     record["held_out"] = [] if held_out else [case.case_id for case in aside]
     checkpoint = fit(task, stage.training, run / STAGE, record, device=device, label="train autoencoder")
-    judge(load_codec(run, device), aside or cache.cases, run / STAGE, held_out=bool(aside))
+    processes = join_processes(device)
+    if processes.writes:
+        judge(load_codec(run, str(processes.device)), aside or cache.cases, run / STAGE, held_out=bool(aside))
     return checkpoint
 
 
