@@ -162,6 +162,11 @@ def test_a_crop_too_small_for_the_opponent_is_refused():
         parse_settings(AutoencoderStage, {"crop": [16, 16, 16], "adversarial": {}}, "test")
 
 
+def test_two_players_are_not_compiled():
+    with pytest.raises(InputError, match="compile=false"):
+        parse_settings(AutoencoderStage, {"adversarial": {}, "training": {"compile": True}}, "test")
+
+
 def test_a_run_is_trained_recorded_and_judged(tmp_path):
     cases = [blob(0), blob(1), blob(2, with_mask=False)]
     checkpoint = train_autoencoder(cases, tmp_path, tiny_stage(), SCALE)

@@ -77,6 +77,9 @@ class AutoencoderStage(Settings):
                 f"crop {self.crop} is too small for a discriminator of {self.adversarial.layers} layers; give at least "
                 f"{self.adversarial.smallest_crop} voxels per axis or fewer adversarial.layers"
             )
+        if self.adversarial is not None and self.training.compile:
+            # The players hand over a reconstruction and ask for the step, neither of which fits into one graph.
+            raise ValueError("two players cannot be compiled; set training.compile=false or adversarial=null")
         return self
 
 
