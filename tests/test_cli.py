@@ -120,4 +120,4 @@ def test_wrong_words_end_with_one_sentence(tmp_path: Path, words: list[str], par
 def test_doctor_counts_the_parameters_of_a_recipe():
     facts = json.loads(run("doctor", "--recipe", "fcas/tiny", "--json").stdout)
     assert facts["recipe"]["name"] == "fcas/tiny"
-    assert all(count > 0 for count in facts["recipe"]["parameters"].values())
+    assert all(stage["parameters"] > 0 for stage in facts["recipe"]["training"].values())

@@ -40,17 +40,31 @@ def main(tokens: list[str] | None = None) -> None:
 
 
 @app.command(sort_key=9)
-def doctor(*, recipe: str = "fcas/demo", json: Annotated[bool, Json] = False) -> None:
-    """Tell what this machine has, and whether a recipe fits it.
+def doctor(
+    *,
+    recipe: str = "fcas/demo",
+    gpu_mem: float | None = None,
+    gpu_tflops: float | None = None,
+    overrides: Annotated[list[str] | None, Setting] = None,
+    json: Annotated[bool, Json] = False,
+) -> None:
+    """Tell what a recipe needs before anything runs: memory and time of every stage, and what to change.
 
     Args:
-        recipe: the recipe whose networks are counted, SYSTEM/SIZE.
+        recipe: SYSTEM/SIZE.
+        gpu_mem: GB of the GPU that it is to run on; without it the machine at hand is judged.
+        gpu_tflops: TFLOP/s that the GPU sustains on convolutions, about a third of its dense bfloat16 peak.
+        overrides: one setting, e.g. --set control.training.batch_size=1; may be given often.
         json: print JSON instead of text.
     """
+    from cardiosynth.core.config import with_overrides
     from cardiosynth.recipes.budget import examine, in_words
     from cardiosynth.recipes.registry import find_recipe
 
-    facts = examine(find_recipe(recipe))
+    for number, option in ((gpu_mem, "--gpu-mem"), (gpu_tflops, "--gpu-tflops")):
+        if number is not None and number <= 0:
+            raise InputError(f"{option} {number:g}: give a positive number.")
+    facts = examine(with_overrides(find_recipe(recipe), overrides or []), gpu_mem, gpu_tflops)
     _output(facts, json, in_words)
 
 

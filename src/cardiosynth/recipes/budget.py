@@ -1,5 +1,6 @@
-"""What this machine has, and what a recipe asks of it: parameters, the size of weights, cores and memory."""
+"""What this machine has, and what a recipe asks of it before anything runs: parameters, memory, time, disk."""
 
+import math
 import os
 import platform
 from importlib.util import find_spec
@@ -9,33 +10,57 @@ import torch
 
 from cardiosynth import __version__
 from cardiosynth.autoencoder.networks import build_autoencoder
-from cardiosynth.core.labels import CARDIAC_CT
-from cardiosynth.diffusion.unet import TemplateUNet
+from cardiosynth.autoencoder.planning import Plan
+from cardiosynth.autoencoder.streaming import plan_decode, plan_encode
+from cardiosynth.core.errors import InputError
+from cardiosynth.core.progress import track
 from cardiosynth.evaluation.results import environment
+from cardiosynth.recipes.advice import make_fit
+from cardiosynth.recipes.demand import (
+    STAGES,
+    Demand,
+    SamplingDemand,
+    computes_in_bfloat16,
+    sampling_demand,
+    training_demand,
+)
 from cardiosynth.recipes.fcas import FcasRecipe
-from cardiosynth.segmentation.networks import build_segmenter, target_classes
+from cardiosynth.recipes.rates import Rates, machine_rates
+from cardiosynth.training.cost import Cost
 from cardiosynth.training.settings import uses_bfloat16
 
 EXTRAS = {"nnunet": "nnunetv2", "dicom": "pydicom", "medsam": "transformers", "ray": "ray", "slurm": "submitit"}
 
 
-def examine(recipe: FcasRecipe) -> dict[str, Any]:
-    """Return JSON-like facts: ``machine``, ``packages`` and ``recipe`` (parameters of each network)."""
-    return {"version": __version__, "machine": _machine(), "packages": environment(), "recipe": _demands(recipe)}
+def examine(recipe: FcasRecipe, gpu_mem_gb: float | None = None, gpu_tflops: float | None = None) -> dict[str, Any]:
+    """Return JSON-like facts.
 
+    Args:
+        recipe: what is to be run.
+        gpu_mem_gb: memory of the GPU that it is to run on, 1e9 bytes; None for this machine.
+        gpu_tflops: what that GPU sustains, where known.
 
-def in_words(facts: dict[str, Any]) -> str:
-    """Return the facts as a person reads them."""
-    machine, recipe = facts["machine"], facts["recipe"]
-    lines = [
-        f"cardiosynth {facts['version']}, Python {platform.python_version()}, torch {facts['packages']['torch']}",
-        f"{machine['cores']} cores, {machine['memory_gib']} GiB, bfloat16 {'yes' if machine['bfloat16'] else 'no'}",
-        f"GPU: {machine['gpu'] or 'none; everything runs on the CPU'}",
-        f"recipe {recipe['name']}: {' x '.join(map(str, recipe['shape']))} voxels of {recipe['spacing_mm'][0]:g} mm",
-    ]
-    lines += [f"  {name}: {count / 1e6:.2f} million parameters" for name, count in recipe["parameters"].items()]
-    lines.append(f"  weights: {recipe['weights_mb']:.0f} MB; one image is {recipe['image_mb']:.0f} MB")
-    return "\n".join(lines)
+    Returns:
+        ``version``, ``machine``, ``packages``; ``rates`` (what the predictions rest on) and ``recipe``: its ``name``,
+        ``shape``, ``spacing_mm``, and under ``training`` (by stage), ``sampling``, ``encoding`` and ``disk`` what it
+        asks for.
+    """
+    rates = machine_rates(gpu_mem_gb, gpu_tflops, bfloat16=uses_bfloat16("auto", torch.device("cpu")))
+    return {
+        "version": __version__,
+        "machine": _machine(),
+        "packages": environment(),
+        "rates": rates._asdict(),
+        "recipe": {
+            "name": recipe.name,
+            "shape": list(recipe.grid.shape),
+            "spacing_mm": list(recipe.grid.spacing_mm),
+            "training": {stage: _training(recipe, stage, rates) for stage in track(STAGES, "count", len(STAGES))},
+            "encoding": _encoding(recipe, rates),
+            "sampling": _sampling(recipe, rates),
+            "disk": _disk(recipe),
+        },
+    }
 
 
 def _machine() -> dict[str, Any]:
@@ -51,26 +76,179 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _demands(recipe: FcasRecipe) -> dict[str, Any]:
+def _training(recipe: FcasRecipe, stage: str, rates: Rates) -> dict[str, Any]:
+    gpu = rates.device == "gpu"
+    demand = training_demand(recipe, stage, gpu=gpu)
+    room = (rates.memory_gb - rates.overhead_gb) * 1e9
+    facts = _stage_facts(demand, rates)
+    if demand.step.peak_bytes > room:
+        settings, smaller = make_fit(recipe, stage, demand, room, gpu=gpu)
+        fits = smaller.step.peak_bytes <= room
+        facts["change"] = {"settings": settings, "fits": fits, **_stage_facts(smaller, rates)}
+    return facts
+
+
+def _stage_facts(demand: Demand, rates: Rates) -> dict[str, Any]:
+    facts = {"parameters": demand.parameters, "trained": demand.trained, "held_gb": demand.held_bytes / 1e9}
+    facts |= _cost_facts(demand.step, rates)
+    return facts | {"steps": demand.steps, "hours": facts["seconds"] * demand.steps / 3600}
+
+
+def _cost_facts(cost: Cost, rates: Rates) -> dict[str, Any]:
+    seconds = cost.seconds(rates.tflops * 1e12, rates.gb_per_s * 1e9)
+    return {"peak_gb": cost.peak_bytes / 1e9 + rates.overhead_gb, "tflop": cost.flops / 1e12, "seconds": seconds}
+
+
+def _encoding(recipe: FcasRecipe, rates: Rates) -> dict[str, Any]:
+    """Return how a case becomes latents."""
     with torch.device("meta"):
-        networks = _networks(recipe)
-    counts = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
-    voxels = recipe.grid.shape[0] * recipe.grid.shape[1] * recipe.grid.shape[2]
+        autoencoder = build_autoencoder(recipe.autoencoder.network)
+    precision = recipe.autoencoder.training.precision
+    dtype = torch.bfloat16 if computes_in_bfloat16(precision, rates.device == "gpu") else torch.float32
+    plan = plan_encode(autoencoder, recipe.grid.shape, None, dtype)
+    return _plan_facts(plan, rates)
+
+
+def _sampling(recipe: FcasRecipe, rates: Rates) -> dict[str, Any]:
+    demand = sampling_demand(recipe, gpu=rates.device == "gpu")
+    step, embedding = _cost_facts(demand.step, rates), _cost_facts(demand.embedding, rates)
+    decoding = _decoding(recipe, demand, rates)
+    confidence = recipe.sampler.confidence
+    decodes = 1 + (confidence.num_images(recipe.sampler.steps) if confidence is not None else 0)
+    denoising_s = embedding["seconds"] + demand.evaluations * step["seconds"]
     return {
-        "name": recipe.name,
-        "shape": list(recipe.grid.shape),
-        "spacing_mm": list(recipe.grid.spacing_mm),
-        "parameters": counts,
-        "weights_mb": sum(counts.values()) * 4 / 1e6,
-        "image_mb": voxels * 4 / 1e6,
+        "parameters": demand.parameters,
+        "embedding": embedding,
+        "step": step,
+        "evaluations": demand.evaluations,
+        "decoding": decoding,
+        "decodes": decodes,
+        "peak_gb": max(embedding["peak_gb"], step["peak_gb"], decoding["peak_gb"]),
+        "seconds": denoising_s + decodes * decoding["seconds"],
     }
 
 
-def _networks(recipe: FcasRecipe) -> dict[str, torch.nn.Module]:
-    codec, first = recipe.autoencoder.network, recipe.diffusion
-    sizes = (codec.latent_channels, codec.compression, codec.spatial_dims, first.denoiser)
+def _decoding(recipe: FcasRecipe, demand: SamplingDemand, rates: Rates) -> dict[str, Any]:
+    """Return how latents become an image: at once where there is room, else within a budget."""
+    with torch.device("meta"):
+        autoencoder = build_autoencoder(recipe.autoencoder.network)
+    bfloat16 = computes_in_bfloat16(recipe.sampler.precision, rates.device == "gpu")
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    latent = tuple(n // autoencoder.compression for n in recipe.grid.shape)
+    weights_gb = 4 * (demand.parameters + sum(p.numel() for p in autoencoder.parameters())) / 1e9
+    rates = rates._replace(overhead_gb=rates.overhead_gb + weights_gb)
+    plan = plan_decode(autoencoder, latent, recipe.sampler.decode_budget_gb, dtype)
+    facts = _plan_facts(plan, rates)
+    room = rates.memory_gb - rates.overhead_gb
+    if plan.peak_gb <= room:
+        return facts
+    # A round number, as a person types it.
+    budget = max(0.1, int(10 * room) / 10)
+    try:
+        smaller = _plan_facts(plan_decode(autoencoder, latent, budget, dtype), rates)
+    except InputError as error:
+        return {**facts, "change": {"settings": [], "fits": False, "why": str(error)}}
+    return {**facts, "change": {"settings": [f"sampler.decode_budget_gb={budget:g}"], "fits": True, **smaller}}
+
+
+def _plan_facts(plan: Plan, rates: Rates) -> dict[str, Any]:
     return {
-        "autoencoder": build_autoencoder(codec, 0),
-        "denoiser with condition": TemplateUNet(*sizes, recipe.control.condition, CARDIAC_CT),
-        "segmenter": build_segmenter(recipe.segmenter.network, target_classes(CARDIAC_CT)),
+        "peak_gb": plan.peak_gb + rates.overhead_gb,
+        "tflop": plan.flops / 1e12,
+        "untiled_tflop": plan.untiled_flops / 1e12,
+        "seconds": plan.flops / (rates.tflops * 1e12),
+        "plan": plan.in_words(),
     }
+
+
+def _disk(recipe: FcasRecipe) -> dict[str, float]:
+    """Return what files take, in GB: a case as it is prepared, its latents, the checkpoints of one stage at its end."""
+    codec, voxels = recipe.autoencoder.network, math.prod(recipe.grid.shape)
+    latents = 2 * codec.latent_channels * voxels // codec.compression**codec.spatial_dims
+    return {
+        "case_gb": voxels * (2 + 1) / 1e9,  # int16 and uint8, before compression
+        "latents_gb": latents * 2 / 1e9,  # float16
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The same for a reader.
+
+
+def in_words(facts: dict[str, Any]) -> str:
+    """Return the facts as a person reads them."""
+    machine, recipe, rates = facts["machine"], facts["recipe"], facts["rates"]
+    lines = [
+        f"cardiosynth {facts['version']}, Python {platform.python_version()}, torch {facts['packages']['torch']}",
+        f"{machine['cores']} cores, {machine['memory_gib']} GiB, bfloat16 {'yes' if machine['bfloat16'] else 'no'}",
+        f"GPU: {machine['gpu'] or 'none here'}",
+        "",
+        f"recipe {recipe['name']}: {_product(recipe['shape'])} voxels of {_product(recipe['spacing_mm'])} mm",
+        f"on a {rates['device']} with {rates['memory_gb']:.1f} GB, {rates['tflops']:.2g} TFLOP/s and "
+        f"{rates['gb_per_s']:.3g} GB/s ({rates['origin']})",
+    ]
+    if rates["overhead_gb"]:
+        lines.append(f"  memory includes {rates['overhead_gb']:g} GB for CUDA and its libraries (assumed)")
+    for stage, stage_facts in recipe["training"].items():
+        lines += _training_in_words(stage, stage_facts, rates)
+    lines += _sampling_in_words(recipe["sampling"], rates)
+    encoding, disk = recipe["encoding"], recipe["disk"]
+    lines.append(f"encode one case: {encoding['peak_gb']:.2f} GB, {_time(encoding['seconds'])}")
+    lines.append(f"disk: {disk['case_gb']:.3f} GB a case before compression, {disk['latents_gb']:.3f} GB its latents")
+    return "\n".join(lines)
+
+
+def _training_in_words(stage: str, facts: dict[str, Any], rates: dict[str, Any]) -> list[str]:
+    trained = "" if facts["trained"] == facts["parameters"] else f", {facts['trained'] / 1e6:.2f} million trained"
+    lines = [
+        f"train {stage}: {facts['parameters'] / 1e6:.2f} million parameters{trained}",
+        f"  {_step_in_words(facts)}",
+    ]
+    return lines + _change_in_words(facts, rates)
+
+
+def _step_in_words(facts: dict[str, Any]) -> str:
+    return (
+        f"{facts['peak_gb']:.2f} GB, {facts['tflop']:.3g} TFLOP and {_time(facts['seconds'])} a step; "
+        f"{facts['steps']} steps: {_time(3600 * facts['hours'])}"
+    )
+
+
+def _sampling_in_words(facts: dict[str, Any], rates: dict[str, Any]) -> list[str]:
+    step, embedding, decoding = facts["step"], facts["embedding"], facts["decoding"]
+    plan = decoding["plan"].replace("\n", "\n    ")
+    return [
+        f"one synthetic case: {facts['parameters'] / 1e6:.2f} million parameters, {facts['peak_gb']:.2f} GB, "
+        f"{_time(facts['seconds'])}",
+        f"  condition, once: {embedding['peak_gb']:.2f} GB, {_time(embedding['seconds'])}",
+        f"  denoiser: {step['peak_gb']:.2f} GB, {step['tflop']:.3g} TFLOP, {_time(step['seconds'])}, "
+        f"{facts['evaluations']} times",
+        f"  decode: {decoding['peak_gb']:.2f} GB, {decoding['tflop']:.3g} TFLOP, {_time(decoding['seconds'])}, "
+        f"{facts['decodes']} times (the image, and the confidence map's)",
+        f"    {plan}",
+        *_change_in_words(decoding, rates),
+    ]
+
+
+def _change_in_words(facts: dict[str, Any], rates: dict[str, Any]) -> list[str]:
+    change = facts.get("change")
+    if change is None:
+        return []
+    memory = f"{rates['memory_gb']:.1f} GB"
+    if not change["fits"]:
+        return [f"  does not fit into {memory}, whatever is changed: {change.get('why', 'use a larger GPU')}"]
+    words = " ".join(f"--set {setting}" for setting in change["settings"])
+    cost = _step_in_words(change) if "steps" in change else f"{change['peak_gb']:.2f} GB, {_time(change['seconds'])}"
+    return [f"  does not fit into {memory}; it does with {words}:", f"  {cost}"]
+
+
+def _product(numbers: list[float]) -> str:
+    return " x ".join(f"{number:g}" for number in numbers)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
