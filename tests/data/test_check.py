@@ -59,7 +59,7 @@ def test_a_damaged_file_is_an_error_of_its_case(tmp_path: Path):
         ({"mask": None}, "info", "no mask"),
         ({"image": np.linspace(0, 4000, 512, dtype=np.float32).reshape(1, 8, 8, 8)}, "error", "cannot be HU"),
         ({"spacing_known": False}, "warning", "voxel size is unknown"),
-        ({"affine": np.diag([1, 1, 3.0, 1])}, "warning", "3 mm cannot carry coronary arteries"),
+        ({"affine": np.diag([1, 1, 3.0, 1])}, "warning", "3 mm wide lose coronary arteries"),
         ({"affine": np.diag([1, 1, 3.0, 1])}, "warning", "2 kinds of grid"),
         ({"affine": np.eye(4) + np.diag([0.3, 0, 0], 1)}, "warning", "sheared"),
         ({"mask": np.where(make_case("a").mask > 0, 2, 0).astype(np.uint8)}, "warning", "left_atrium is in 2 pieces"),
@@ -68,6 +68,22 @@ def test_a_damaged_file_is_an_error_of_its_case(tmp_path: Path):
 def test_every_finding_fires(tmp_path: Path, changes: dict, level: str, part: str):
     write_dataset([make_case("a"), make_case("b"), make_case("odd", **changes)], tmp_path)
     assert part in messages(tmp_path, level)
+
+
+@pytest.mark.parametrize(
+    ("sides_mm", "warned"), [((1.25, 1.25, 1.25), False), ((0.5, 0.5, 1.6), True), ((1.6, 1.6, 1.6), True)]
+)
+def test_the_widest_side_of_a_voxel_decides_whether_coronary_arteries_are_lost(tmp_path, sides_mm, warned):
+    affine = np.diag([*sides_mm, 1.0])
+    write_dataset([make_case("a", affine=affine), make_case("b", affine=affine)], tmp_path)
+    assert ("lose coronary arteries" in messages(tmp_path, "warning")) is warned
+
+
+def test_wide_voxels_without_coronary_arteries_are_fine(tmp_path: Path):
+    mask = (make_case("a").mask // 2 * 2).astype(np.uint8)
+    cases = [make_case(name, affine=np.diag([3.0, 3.0, 3.0, 1.0]), mask=mask) for name in "ab"]
+    write_dataset(cases, tmp_path)
+    assert "lose coronary arteries" not in messages(tmp_path, "warning")
 
 
 def test_one_pair_is_too_few_for_training(tmp_path: Path):
