@@ -178,7 +178,7 @@ class AutoencoderTask:
         return parts
 
     def _tell(self, batch: Batch) -> dict[str, Tensor]:
-        # What the autoencoder has just made of this very batch; making it again would take a third of the step.
+        # What the autoencoder has just made of this very batch; making it again would take an eighth of the step.
         assert self._last is not None, "the autoencoder moves first"
         seen, reconstruction = self._last
         assert seen is batch, "the autoencoder moves first"
