@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from cardiosynth.core.errors import InputError
+from cardiosynth.core.random import generator
 from cardiosynth.core.store import checkpoints, read_rows
 from cardiosynth.training.loop import TrainingSettings, fit
 from cardiosynth.training.processes import Processes
 
-from .tasks import Adversarial, Denoising
+from .tasks import Adversarial, Denoising, names
 
 SETTINGS = TrainingSettings(
     steps=6, batch_size=4, learning_rate=1e-2, log_every=2, checkpoint_every=3, precision="fp32"
@@ -41,6 +42,26 @@ for name in {names!r}:
     fit(TASKS[name](), settings, Path({run!r}) / name, {{"stage": "toy"}})
 if dist.is_initialized():
     dist.destroy_process_group()
+"""
+
+
+FAILING = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from training.tasks import Denoising
+from cardiosynth.core.errors import InputError
+from cardiosynth.training.loop import TrainingSettings, fit
+from cardiosynth.training.processes import join_processes
+rank = join_processes("cpu").rank
+class Failing(Denoising):
+    def loss(self, batch):
+        parts = super().loss(batch)
+        return parts | {{"extra": parts["total"].detach() / (rank == 0 or int(batch["step"]) != 3)}}
+try:
+    fit(Failing(), TrainingSettings.model_validate_json({settings!r}), Path({run!r}), {{"stage": "toy"}})
+except InputError as error:
+    Path({run!r}, f"said-{{rank}}").write_text(str(error))
 """
 
 
@@ -77,6 +98,21 @@ def test_two_processes_equal_one_with_the_same_global_batch(tmp_path):
         rows = zip(read_rows(together / "metrics.jsonl"), read_rows(alone.parent / "metrics.jsonl"), strict=True)
         for a, b in rows:
             assert a == pytest.approx(b, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_loss_that_one_process_finds_not_finite_stops_all_of_them(tmp_path):
+    facts = {"tests": str(Path(__file__).parents[1]), "settings": SETTINGS.model_dump_json(), "run": str(tmp_path)}
+    (tmp_path / "failing.py").write_text(FAILING.format(**facts))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "failing.py"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(launch, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=120)
+    assert done.returncode == 0, done.stderr
+    said = [(tmp_path / f"said-{rank}").read_text() for rank in range(2)]
+    drawn = Denoising().batch([generator(SETTINGS.seed, "batch", 3, index) for index in (2, 3)])
+    seen = ", ".join(sorted(set(names(drawn))))  # by the second process, which has the later half of the batch
+    assert said[0] == said[1]
+    assert f"the loss (extra) of 'denoiser' at step 4 is not finite on the cases {seen};" in said[0]
 
 
 @pytest.mark.slow
