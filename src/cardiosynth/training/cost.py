@@ -89,7 +89,7 @@ class Meter(TorchDispatchMode):
         flops = flop_registry.get(COUNTED_AS.get(func.overloadpacket, func.overloadpacket))
         if flops is not None:
             self._flops += flops(*args, **kwargs, out_val=result)
-        elif given and not func.is_view:
+        elif given and func.namespace != "prim" and not func.is_view:
             self._moved_bytes += sum(_num_bytes(x) for x in {id(x): x for x in given + made}.values())
         return result
 
@@ -207,16 +207,13 @@ def count_training_step(
     state = TrainingState(task.module, {player.name: player.parameters for player in players}, settings)
     for player in players:
         _make_moments(player, state)
+    held = meter.live_bytes - sum(_num_bytes(value) for value in batch.values())
     batch = {**batch, "step": torch.tensor(settings.steps)}
     meter.take()
     for player in players:
         _move(player, batch, state, settings, bfloat16)
     state.average.update(state.used, 0)
-    step = meter.take()
-    for optimizer in state.optimizers.values():
-        optimizer.zero_grad()
-    batch.clear()
-    return StepCost(step, meter.live_bytes)
+    return StepCost(meter.take(), held)
 
 
 def _make_moments(player: Player, state: TrainingState) -> None:
