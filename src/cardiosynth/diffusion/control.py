@@ -10,6 +10,7 @@ Everything here acts voxel by voxel, so it may be applied to volumes that are al
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+import pydantic
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
@@ -31,6 +32,8 @@ class ConditionSettings(Settings):
             ``painted`` adds the reference mask filled with the template's means.
         encoding: ``bits`` (published) 8 bit-planes per mask; ``one_hot`` a channel per structure; ``scalar`` one
             channel, code / largest code (Table 4's "Norm").
+        codes: in which codes the template's mask is told: the ``own`` of the label table, or ``maisi``, which released
+            weights know; see ``diffusion.codes``. For ``template`` and ``bits``.
         inject: ``control`` (published) through a ControlNet, ``concatenate`` to the U-Net's input, or ``both``.
         template: which other case is the template in training: ``random`` (published), or one of the
             ``same_acquisition`` where there is one.
@@ -45,6 +48,7 @@ class ConditionSettings(Settings):
 
     kind: Literal["mask", "template", "painted"] = "painted"
     encoding: Literal["bits", "one_hot", "scalar"] = "bits"
+    codes: Literal["own", "maisi"] = "own"
     inject: Literal["concatenate", "control", "both"] = "concatenate"
     template: Literal["random", "same_acquisition"] = "random"
     features: int = 32
@@ -53,13 +57,19 @@ class ConditionSettings(Settings):
     stem: Literal["compact", "maisi"] = "compact"
     stem_channels: tuple[int, ...] = (96, 64)
 
+    @pydantic.model_validator(mode="after")
+    def _told_in_one_way(self) -> "ConditionSettings":
+        if self.codes == "maisi" and (self.kind, self.encoding) != ("template", "bits"):
+            raise ValueError("codes 'maisi' are bit-planes of a template's mask; set kind=template and encoding=bits")
+        return self
+
 
 class Condition(NamedTuple):
     """The volumes that condition a batch; folded or not, all on one grid.
 
     Attributes:
         reference: mask A, label codes.
-        template_mask: mask B, label codes.
+        template_mask: mask B, label codes, or MAISI's where the settings say so.
         template_image: image B in model units.
         palette: intensity of every code in the template, model units; see :func:`palette`.
     """

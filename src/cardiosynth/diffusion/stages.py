@@ -3,7 +3,7 @@
 ``diffusion`` learns images without conditions; ``control`` starts from it and learns to follow mask and template.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from cardiosynth.core.case import Case
 from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import LabelTable
+from cardiosynth.core.progress import say
 from cardiosynth.core.random import named_weights
 from cardiosynth.core.store import fingerprint, latest_checkpoint, load_tensors, read_json
 from cardiosynth.data.dataset import Dataset
 from cardiosynth.data.loader import CaseCache
 from cardiosynth.data.splits import hold_out
+from cardiosynth.diffusion.codes import lacks_body
 from cardiosynth.diffusion.control import ConditionSettings
 from cardiosynth.diffusion.crops import Cropping, check_crop, heart_center
 from cardiosynth.diffusion.dropout import ConditionDropout
@@ -140,6 +142,7 @@ def train_control(
     dropout = ConditionDropout(stage.drop_template, stage.drop_mask)
     task = ControlTask(module, cache, latents, objective, **how, dropout=dropout, held_out=held_out)
     record["typical_intensities"] = task.typical_intensities()
+    record["body_added"] = _bodies_added(cache.cases, stage.condition)
     watches = [Watch(stage.watch.validate_every, lambda _: validation_loss(task, stage.training.precision))]
     if draw is not None:
         trainee = Trainee(codec.with_statistics(latents.statistics), module, record)
@@ -175,7 +178,7 @@ def control_record(
     Keys: those of :func:`diffusion_record`; ``diffusion`` (fingerprint of the first stage) and ``first_stage`` (its
     settings: sizes, process, prediction); ``not_inherited`` (the ControlNet's tensors that the U-Net has in another
     shape, so that they began at random); ``typical_intensities`` (model units, by structure: for templates that lack a
-    structure).
+    structure); ``body_added`` (to how many masks, see ``diffusion/codes.py``).
     """
     denoiser = parse_settings(DenoiserSettings, first["settings"]["denoiser"], "the diffusion stage's record")
     return {
@@ -313,6 +316,14 @@ def told_spacing(case: Case) -> Float[Tensor, "3"]:
             "--spacing-mm, or set diffusion.denoiser.spacing_input=false for a new network."
         )
     return torch.from_numpy(np.linalg.norm(case.affine[:3, :3], axis=0)).float()
+
+
+def _bodies_added(cases: Sequence[Case], condition: ConditionSettings) -> int:
+    """Return, and say, to how many masks the body was added that MAISI's networks must be told."""
+    count = sum(lacks_body(case) for case in cases) if condition.codes == "maisi" else 0
+    if count:
+        say(f"{count} of {len(cases)} masks have no label 'body'; MAISI's networks are told the one seen in the image.")
+    return count
 
 
 def _held_out(cases: Dataset, watch: WatchSettings) -> tuple[int, ...]:

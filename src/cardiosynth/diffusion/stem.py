@@ -210,4 +210,4 @@ def channels_last(spatial_dims: int) -> torch.memory_format:
 def _dtype(x: Tensor) -> torch.dtype:
     """Return what convolutions will compute in, so that the condition is built in it at once."""
     device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

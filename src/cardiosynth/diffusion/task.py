@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from cardiosynth.core.random import draw_int
 from cardiosynth.data.loader import CaseCache, Where
+from cardiosynth.diffusion.codes import told_mask
 from cardiosynth.diffusion.control import Condition, palette, typical_intensities
 from cardiosynth.diffusion.dropout import NO_DROPOUT, ConditionDropout, dropped
 from cardiosynth.diffusion.latents import Latents
@@ -104,6 +105,7 @@ class ControlTask:
         self._mates = mates(cases, module.condition.template, self.held_out)
         labels = module.labels
         self._palettes = [palette(cases.image(i), cases.mask(i), labels) for i in range(len(cases))]
+        self._told = [torch.from_numpy(told_mask(case, module.condition.codes)) for case in cases.cases]
         for parameter in module.unet.parameters():
             parameter.requires_grad_(not freeze_unet)
 
@@ -167,7 +169,7 @@ class ControlTask:
         own, other = (self._objective.voxels(where) for where in places)
         return {
             "index": torch.tensor((index, template)), **self._objective.example(self._latents, index, places[0], rng),
-            "reference": self._cases.mask(index, own), "template_mask": self._cases.mask(template, other),
+            "reference": self._cases.mask(index, own), "template_mask": self._told[template][(slice(None), *other)],
             "template_image": self._cases.image(template, other), "palette": self._palettes[template],
         }  # fmt: skip
 
