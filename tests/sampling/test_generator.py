@@ -7,6 +7,8 @@ import pytest
 import torch
 from diffusion.small import AUTOENCODER, CONTROL, DIFFUSION, SHAPE, case, dataset
 
+from cardiosynth.autoencoder.codec import Codec
+from cardiosynth.autoencoder.streaming import plan_decode
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError
@@ -296,6 +298,22 @@ def test_each_variant_is_embedded_once_per_case(dropped, monkeypatch):
     monkeypatch.setattr(network, "embed", lambda condition: calls.append(condition) or embed(condition))
     made.generate(case(0), case(1), 0)
     assert len(calls) == 3
+
+
+def test_every_decoding_keeps_to_the_budget_and_the_image_is_the_same(run, loaded, monkeypatch):
+    autoencoder = loaded.model.codec.autoencoder
+    shape = (1, loaded.model.codec.latent_channels, 8, 4, 4)
+    larger = [case(index, (32, 16, 16)) for index in range(2)]
+    budget_gb, seen = 0.7 * plan_decode(autoencoder, shape, None, torch.float32).peak_gb, []
+    tight, decode = guided(run, decode_budget_gb=budget_gb), Codec.decode
+    monkeypatch.setattr(Codec, "decode", lambda self, z, window, gb: seen.append(gb) or decode(self, z, window, gb))
+    made, plain = tight.generate(*larger, 0), loaded.generate(*larger, 0)
+    assert seen == [budget_gb] * 3 + [None] * 3  # two for the confidence map, and the image
+    assert abs(made.image.astype(int) - plain.image).max() <= 1
+    assert abs(made.confidence - plain.confidence).mean() < 1e-3
+    assert made.provenance["sampler"] == plain.provenance["sampler"]
+    with pytest.raises(InputError, match="GB"):
+        guided(run, decode_budget_gb=1e-9).generate(*larger, 0)
 
 
 @pytest.fixture

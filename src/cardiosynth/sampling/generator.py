@@ -18,7 +18,8 @@ from cardiosynth.core.labels import relabel
 from cardiosynth.core.random import generator
 from cardiosynth.core.store import read_json
 from cardiosynth.data.dataset import Dataset
-from cardiosynth.diffusion.control import Condition, palette
+from cardiosynth.diffusion.codes import lacks_body, told_mask
+from cardiosynth.diffusion.control import Condition, ConditionSettings, palette
 from cardiosynth.diffusion.denoiser import NetworkDenoiser
 from cardiosynth.diffusion.process import build_process
 from cardiosynth.diffusion.stages import (
@@ -160,12 +161,14 @@ class StructDiffGenerator:
             Image in the template's unit (HU as int16, MR as float32), the targets of the mask, confidence, and what
             made it. Affine and labels are the mask's. Structures are matched by name; those of the template that the
             model does not know become background (``left_out`` in the provenance); those of the mask that the template
-            lacks are drawn at the intensity they had in training on average (``not_in_template``).
+            lacks are drawn at the intensity they had in training on average (``not_in_template``). A body that the
+            template's mask lacks is found in its image where the model must be told (``body_added``).
 
         Raises:
             InputError: a mask or image is missing, of another voxel size or unit than the model was trained with, or on
                 a grid that the networks cannot take; mask and template differ in their grids; the mask holds a target
-                structure that the model does not know; or guidance needs a dropout that the model was not trained with.
+                structure that the model does not know; guidance needs a dropout that the model was not trained with; or
+                the memory for decoding is too small.
         """
         self._check_guidance()
         reference = self._reference(mask)
@@ -177,7 +180,11 @@ class StructDiffGenerator:
         condition = self._condition(reference, pair, window)
         image = self._decode(self._latent(condition, self._acquisition(mask), rng, ssv)[0], window)
         confidence, facts = ssv.confidence() if ssv is not None else (None, None)
-        known = {"left_out": left_out, "not_in_template": self._not_in(pair, reference)}
+        known = {
+            "left_out": left_out,
+            "not_in_template": self._not_in(pair, reference),
+            "body_added": self._condition_settings.codes == "maisi" and lacks_body(pair),
+        }
         return Case(
             case_id=f"synthetic-{mask.case_id}",
             image=rounded_image(image) if template.intensity_unit == "hu" else image.astype(np.float32),
@@ -198,7 +205,8 @@ class StructDiffGenerator:
         reference = torch.from_numpy(np.ascontiguousarray(mask.required_mask()))
         table = palette(image, codes, self.model.labels, self.model.record["typical_intensities"])
         device = self.model.codec.device
-        return Condition(*(v[None].to(device) for v in (reference, codes, image, table)))
+        told = torch.from_numpy(told_mask(template, self._condition_settings.codes))
+        return Condition(*(v[None].to(device) for v in (reference, told, image, table)))
 
     @torch.no_grad()
     def _latent(
@@ -221,10 +229,15 @@ class StructDiffGenerator:
         return draw_latent(sampler, guided, model.process, noise, self._told(condition), rng=rng, callback=ssv)
 
     def _told(self, condition: Condition) -> Variants:
+        settings, guidance = self._condition_settings, self.sampler.guidance
+        with self._autocast():
+            return embedded_variants(self.model.network.embed, condition, settings, guidance)
+
+    @property
+    def _condition_settings(self) -> ConditionSettings:
         settings = self.model.network.condition
         assert settings is not None, "a generator's network is conditional"
-        with self._autocast():
-            return embedded_variants(self.model.network.embed, condition, settings, self.sampler.guidance)
+        return settings
 
     def _acquisition(self, case: Case) -> Acquisition | None:
         if not self.model.network.needs_acquisition:
@@ -238,7 +251,7 @@ class StructDiffGenerator:
 
     def _decode(self, latent: Tensor, window: Window) -> np.ndarray:
         with self._autocast():
-            return self.model.codec.decode(latent, window)
+            return self.model.codec.decode(latent, window, self.sampler.decode_budget_gb)
 
     def _autocast(self):
         device = self.model.codec.device
