@@ -16,6 +16,7 @@ from cardiosynth.core.labels import CARDIAC_CT
 from cardiosynth.core.store import read_json, write_json
 
 from .blobs import blob, tiny_stage
+from .random_networks import random_autoencoder
 
 SETTINGS = AutoencoderSettings(channels=(8,), num_res_blocks=(1,), compression=2, latent_channels=8)
 
@@ -52,6 +53,19 @@ def test_a_lossless_autoencoder_returns_the_image_whatever_the_latents_scale(sta
     assert mean.shape == std.shape == (8, 8, 8, 8)
     np.testing.assert_allclose(codec.decode(mean, codec.window_of(case)), case.image, atol=1e-2)
     np.testing.assert_allclose(codec.reconstruct(case), case.image, atol=1e-2)
+
+
+def test_within_a_budget_latents_and_image_are_the_same():
+    settings = AutoencoderSettings(channels=(8,), num_res_blocks=(1,), compression=2)
+    codec = Codec(random_autoencoder(settings), IntensityScale(), CARDIAC_CT, raw_statistics(4), "none", {})
+    case = blob(0)
+    mean, std = codec.encode_case(case)
+    for found, expected in zip(codec.encode_case(case, budget_gb=6e-4), (mean, std), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    window = codec.window_of(case)
+    np.testing.assert_allclose(codec.decode(mean, window, budget_gb=6e-4), codec.decode(mean, window), atol=0.05)
+    with pytest.raises(InputError, match="smallest possible"):
+        codec.decode(mean, window, budget_gb=1e-6)
 
 
 def test_intensities_outside_the_window_are_clipped_to_it():

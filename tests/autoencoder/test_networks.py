@@ -1,11 +1,12 @@
 import pytest
 import torch
-from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 
 from cardiosynth.autoencoder.folds import depth_to_space, space_to_depth
 from cardiosynth.autoencoder.networks import AutoencoderSettings, MaisiAutoencoder, build_autoencoder
 from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError
+
+from .random_networks import monai_network, randomized
 
 MAISI = AutoencoderSettings(kind="maisi", channels=(8, 8, 16), num_res_blocks=(1, 1, 1), norm_groups=8)
 KINDS = [
@@ -18,15 +19,6 @@ KINDS = [
 
 def random_image(settings, batch=1, size=16, seed=0):
     return torch.rand((batch, 1, *(size,) * settings.spatial_dims), generator=torch.Generator().manual_seed(seed))
-
-
-def randomized(module, seed=0):
-    """Give every parameter a value, so that nothing that starts at zero is hidden."""
-    rng = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=rng))
-    return module
 
 
 @pytest.mark.parametrize("settings", KINDS)
@@ -84,16 +76,8 @@ def test_a_crop_is_encoded_as_inside_its_volume():
     torch.testing.assert_close(part[..., 3:-3, 3:-3, 3:-3], whole[..., 5:11, 5:11, 5:11])
 
 
-def monai_network():
-    return AutoencoderKlMaisi(
-        spatial_dims=3, in_channels=1, out_channels=1, latent_channels=4, num_channels=(8, 8, 16),
-        num_res_blocks=(1, 1, 1), attention_levels=(False, False, False), norm_num_groups=8, norm_eps=1e-6,
-        num_splits=1, norm_float16=False,
-    )  # fmt: skip
-
-
 def test_maisi_weights_go_in_and_out_and_compute_what_monai_computes(tmp_path):
-    theirs, ours = randomized(monai_network()).eval(), build_autoencoder(MAISI).eval()
+    theirs, ours = randomized(monai_network(MAISI)).eval(), build_autoencoder(MAISI).eval()
     assert isinstance(ours, MaisiAutoencoder)
     ours.load_released(theirs.state_dict(), tmp_path)
     x = random_image(MAISI)
@@ -104,13 +88,13 @@ def test_maisi_weights_go_in_and_out_and_compute_what_monai_computes(tmp_path):
     image = ours.decode(mean)
     assert image.abs().max() > 0
     torch.testing.assert_close(image, theirs.decode(expected_mean))
-    other = monai_network()
+    other = monai_network(MAISI)
     other.load_state_dict(ours.released(), strict=True)
     assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in other.state_dict().items())
 
 
 def test_a_missing_maisi_weight_is_named(tmp_path):
-    weights = dict(monai_network().state_dict())
+    weights = dict(monai_network(MAISI).state_dict())
     name = next(iter(weights))
     del weights[name]
     ours = build_autoencoder(MAISI)

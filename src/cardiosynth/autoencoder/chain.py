@@ -29,7 +29,7 @@ class Merge(Layer):
 
     def merge(self, x: Tensor, skip: Tensor) -> Tensor:
         """Return x + shortcut(skip)."""
-        skip = skip if self.shortcut is None else self.shortcut.forward(skip)
+        skip = skip if self.shortcut is None else self.shortcut.pointwise(skip)
         if torch.is_grad_enabled() or skip.dtype != x.dtype:
             return skip + x
         return x.add_(skip)

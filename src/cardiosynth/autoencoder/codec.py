@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cardiosynth.autoencoder import streaming
 from cardiosynth.autoencoder.networks import Autoencoder, AutoencoderSettings, build_autoencoder
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings, parse_settings
@@ -130,41 +131,65 @@ class Codec:
         return self.scale.window_of(case.required_image())
 
     @torch.no_grad()
-    def encode_case(self, case: Case) -> tuple[Float[Tensor, "c *latent"], Float[Tensor, "c *latent"]]:
+    def encode_case(
+        self, case: Case, budget_gb: float | None = None
+    ) -> tuple[Float[Tensor, "c *latent"], Float[Tensor, "c *latent"]]:
         """Return mean and standard deviation of a case's normalized latents, float32 on the CPU.
 
+        Args:
+            case: with an image.
+            budget_gb: memory beside the weights, in 1e9 bytes: the volume is computed in slabs, with the same result.
+                None for the whole volume at once, in slabs only where a tensor had more than 2^31 values.
+
         Raises:
-            InputError: no image, another unit, or a grid that does not suit.
+            InputError: no image, another unit, a grid that does not suit, or a budget that cannot be met.
         """
         image = case.required_image()
         self.latent_shape(image.shape[1:])
         x = torch.from_numpy(self.window_of(case).to_model(image.astype(np.float32)))
-        mean, std = self.encode(x[None].to(self.device))
+        mean, std = self._normalized(streaming.encode(self.autoencoder, x[None].to(self.device), budget_gb))
         return mean[0].cpu(), std[0].cpu()
 
     @torch.no_grad()
-    def decode(self, latent: Float[Tensor, "c *latent"], window: Window) -> Float[np.ndarray, "1 *grid"]:
-        """Return the image of one normalized latent in the case's unit, float32, within the window."""
-        x = self.decode_model_units(latent[None].to(self.device))
+    def decode(
+        self, latent: Float[Tensor, "c *latent"], window: Window, budget_gb: float | None = None
+    ) -> Float[np.ndarray, "1 *grid"]:
+        """Return the image of one normalized latent in the case's unit, float32, within the window.
+
+        Args:
+            latent: as ``encode_case`` returns it.
+            window: of the case.
+            budget_gb: as in ``encode_case``.
+
+        Raises:
+            InputError: a budget that cannot be met.
+        """
+        x = streaming.decode(self.autoencoder, self._raw(latent[None].to(self.device)), budget_gb)
         return window.from_model(x[0].float().cpu()).numpy()
 
     def encode(
         self, x: Float[Tensor, "b 1 *grid"]
     ) -> tuple[Float[Tensor, "b c *latent"], Float[Tensor, "b c *latent"]]:
         """Return mean and standard deviation of the normalized latents of images in model units."""
-        mean, std = self.autoencoder.encode(x)
-        center, spread = self._columns(mean)
-        return (mean - center) / spread, std / spread
+        return self._normalized(self.autoencoder.encode(x))
 
     def decode_model_units(self, z: Float[Tensor, "b c *latent"]) -> Float[Tensor, "b 1 *grid"]:
         """Return the images of normalized latents in model units, not clipped."""
-        center, spread = self._columns(z)
-        return self.autoencoder.decode(z * spread + center)
+        return self.autoencoder.decode(self._raw(z))
 
     def reconstruct(self, case: Case) -> Float[np.ndarray, "1 *grid"]:
         """Return what is left of a case's image after encoding (mean latents) and decoding, in its unit."""
         mean, _ = self.encode_case(case)
         return self.decode(mean, self.window_of(case))
+
+    def _normalized(self, latents: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        mean, std = latents
+        center, spread = self._columns(mean)
+        return (mean - center) / spread, std / spread
+
+    def _raw(self, z: Tensor) -> Tensor:
+        center, spread = self._columns(z)
+        return z * spread + center
 
     def _columns(self, z: Tensor) -> tuple[Tensor, Tensor]:
         shape = (1, -1) + (1,) * (z.ndim - 2)

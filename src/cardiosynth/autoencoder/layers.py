@@ -139,6 +139,12 @@ class Convolve(Layer):
         """Return the convolution."""
         return self.conv(x)
 
+    def pointwise(self, x: Tensor) -> Tensor:
+        """Return the convolution of a kernel of one; without gradients as a product, which copies no input on CPUs."""
+        if torch.is_grad_enabled():
+            return self.conv(x)
+        return F.linear(x.movedim(1, -1), self.conv.weight.flatten(1), self.conv.bias).movedim(-1, 1)
+
     def shape(self, shape: Shape) -> Shape:
         """Return the grid with the output's channels."""
         return (self.conv.out_channels, *shape[1:])
@@ -178,7 +184,7 @@ class Convolve(Layer):
         return 2 * self.conv.weight.numel()
 
     @staticmethod
-    def _at_border(slab: Slab) -> Count:
+    def _at_border(slab: Slab) -> bool | np.bool_ | np.ndarray:
         return (slab.want.start == 0) | (slab.want.stop == slab.length)
 
 

@@ -10,7 +10,7 @@ Rows of a kept tensor are freed as the pass that writes the next one leaves them
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import inf
+from math import ceil, floor, inf, log10
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -58,7 +58,7 @@ class Plan:
     """How a chain is computed within a budget. Memory counts tensors, input and output included, weights not.
 
     Attributes:
-        passes: in order.
+        passes: in order; none where the whole volume is computed at once.
         axis: streamed axis, 0 for the first spatial one.
         peak_gb: 1e9 bytes.
         flops: operations of convolutions.
@@ -80,10 +80,12 @@ class Plan:
     @property
     def num_slabs(self) -> int:
         """Slabs of the pass that has the most."""
-        return max(p.slabs for p in self.passes)
+        return max((p.slabs for p in self.passes), default=1)
 
     def in_words(self) -> str:
         """Return the plan as a person reads it."""
+        if not self.passes:
+            return f"the whole volume at once, {self.peak_gb:.2f} GB, {self.flops / 1e12:.2f} TFLOP"
         host = [name for name, place in self.kept.items() if place == "host"]
         kept = ", ".join(name for name, place in self.kept.items() if place == "device") or "nothing"
         lines = [
@@ -114,7 +116,7 @@ def make_plan(
         chain: what is computed.
         shape: of the input, (b, c, *grid).
         budget_gb: memory for tensors, input and output included, weights not, in 1e9 bytes; None for
-            what the whole volume at once needs.
+            the whole volume at once, in slabs only where a tensor had more values than ``largest``.
         itemsize: bytes per value in which convolutions are computed; the input has four.
         host: tensors may be kept in host memory, which is not counted.
         largest: most values of any one tensor but the input and the output.
@@ -123,17 +125,21 @@ def make_plan(
         InputError: the budget cannot be met; the smallest that can is named. Or a grid that the chain refuses.
     """
     planner = _Planner(chain, shape, itemsize, host, largest)
-    if budget_gb is None:
+    budget = inf if budget_gb is None else budget_gb * 1e9
+    if planner.slabs.untiled_bytes <= budget and planner.slabs.whole.values[0] <= largest:
+        passes = []
+    elif budget_gb is None:
         passes = planner.cheapest(planner.slabs.untiled_bytes) or planner.cheapest(inf)
         assert passes is not None, "a single row has too many values"
     else:
-        passes = planner.cheapest(budget_gb * 1e9)
+        passes = planner.cheapest(budget)
     if passes is None:
-        # Rounded up to what a person types.
-        smallest = int(np.ceil(planner.smallest() / 1e6)) / 1e3
+        # Rounded up, to three digits.
+        smallest = planner.smallest() / 1e9
+        step = 10.0 ** (floor(log10(smallest)) - 2)
         raise InputError(
             f"a budget of {budget_gb:g} GB is too small for an input of {' x '.join(map(str, shape[2:]))}; "
-            f"the smallest possible is {smallest:g} GB."
+            f"the smallest possible is {ceil(smallest / step) * step:.3g} GB."
         )
     return planner.described(passes)
 
@@ -194,8 +200,8 @@ class _Planner:
         return Plan(
             passes=tuple(passes),
             axis=self.slabs.axis,
-            peak_gb=max(p.peak_bytes for p in passes) / 1e9,
-            flops=sum(p.flops for p in passes),
+            peak_gb=max((p.peak_bytes for p in passes), default=self.slabs.untiled_bytes) / 1e9,
+            flops=sum(p.flops for p in passes) if passes else self.slabs.whole.flops[0],
             untiled_peak_gb=self.slabs.untiled_bytes / 1e9,
             untiled_flops=self.slabs.whole.flops[0],
             kept={self.chain.layers[p.target - 1].name: p.place for p in kept},
@@ -285,8 +291,8 @@ class _Planner:
 
 
 def _ladder(length: int) -> list[int]:
-    """Return slab thicknesses to choose from, growing by a quarter."""
+    """Return slab thicknesses to choose from, growing by a third."""
     steps = [1]
     while steps[-1] < length:
-        steps.append(min(length, max(steps[-1] + 1, steps[-1] * 5 // 4)))
+        steps.append(min(length, max(steps[-1] + 1, steps[-1] * 4 // 3)))
     return steps

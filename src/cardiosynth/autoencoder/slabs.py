@@ -12,6 +12,7 @@ import numpy as np
 
 from cardiosynth.autoencoder.chain import Branch, Chain, trace
 from cardiosynth.autoencoder.layers import Count, Rows, Sizes, Slab
+from cardiosynth.autoencoder.moments import CHUNK
 
 
 class Sweep(NamedTuple):
@@ -90,8 +91,10 @@ class SlabCosts:
             bytes_, operations = self._layer(index, rows, storage)
             live.append(np.maximum(live[-1], bytes_))
             flops.append(flops[-1] + operations)
-            values.append(max(values[-1], *(int(np.max(storage[i] / self.items[i])) for i in (index, index + 1))))
+            values.append(max(values[-1], *(self._values(i, rows, storage) for i in (index, index + 1))))
         final = storage[target] + (self._skip_bytes(target, rows, storage) if target else 0)
+        if target in self.chain.statistics:
+            final = final + self._summing(target, want)
         return Sweep(rows, live[::-1], zero + final, flops[::-1], values[::-1])
 
     def _storages(self, rows: list[tuple[Rows, Rows | None]], target: int) -> list[Count]:
@@ -122,6 +125,19 @@ class SlabCosts:
         used = storage[index] + storage[index + 1] + layer.scratch(size) + self._skip_bytes(index, rows, storage)
         voxels = np.sum(layer.computed(slab)) * self.width[index + 1] // self.shapes[index + 1][0]
         return used, int(voxels) * layer.flops()
+
+    def _values(self, position: int, rows: list[tuple[Rows, Rows | None]], storage: list[Count]) -> int:
+        """Return the values of the largest tensor at a position, the skip included."""
+        skip, opened = rows[position][1], self.chain.opened[position]
+        beside = 0 if skip is None or opened is None else np.max(skip.number) * self.width[opened]
+        return int(max(np.max(storage[position] / self.items[position]), beside))
+
+    def _summing(self, position: int, want: Rows) -> Count:
+        """Return the bytes of the chunk whose statistics are summed: its float32 copy, and its deviations."""
+        values = want.number * self.width[position]
+        planes = want.number if self.axis == 0 else self.shapes[position][1]
+        chunk = np.minimum(values, np.maximum(CHUNK["cpu"], values // planes))
+        return chunk * (4 if self.items[position] == 4 and self.axis == 0 else 8)
 
     def _skip_bytes(self, position: int, rows: list[tuple[Rows, Rows | None]], storage: list[Count]) -> Count:
         """Return the bytes of the skip beside the tensor; right after the branch they are one."""

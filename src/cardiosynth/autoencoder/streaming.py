@@ -36,7 +36,7 @@ def plan_decode(
         autoencoder: the network.
         latent_shape: (*latent) of one volume, or (b, c, *latent).
         budget_gb: memory for tensors, latent and image included, weights not, in 1e9 bytes; None for
-            what the whole volume at once needs.
+            the whole volume at once, in slabs only where a tensor had more values than ``largest``.
         dtype: in which convolutions are computed.
         host: tensors may wait in host memory, which is not counted. For CUDA.
         largest: most values of any one tensor but latent and image.
@@ -75,7 +75,7 @@ def decode(
         autoencoder: the network.
         z: latents, on its device. Under autocast, convolutions run in the lower precision, statistics do not.
         budget_gb: memory for tensors, ``z`` and image included, weights not, in 1e9 bytes; None for
-            what the whole volume at once needs.
+            the whole volume at once, in slabs only where a tensor had more values than ``largest``.
         largest: most values of any one tensor but latent and image.
 
     Raises:
@@ -102,6 +102,8 @@ def encode(
 @torch.no_grad()
 def run(chain: Chain, plan: Plan, x: Float[Tensor, "b c *grid"]) -> Float[Tensor, "b d *other"]:
     """Return the chain's value for ``x``, computed as planned for its shape, float32."""
+    if not plan.passes:
+        return chain.forward(x).float()
     shapes = chain.shapes(tuple(x.shape[1:]))
     stream = _Stream(chain, plan.axis, [shape[1 + plan.axis] for shape in shapes], x)
     for step in plan.passes[:-1]:
