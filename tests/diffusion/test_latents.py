@@ -51,7 +51,7 @@ def test_every_case_is_encoded_once(codec, cases, tmp_path, monkeypatch):
         torch.testing.assert_close(latents[index][1], std, rtol=2 * HALF, atol=1e-6)
     latents.files[2].unlink()  # killed before the third
     calls = []
-    monkeypatch.setattr(Codec, "encode_case", lambda self, c: calls.append(c.case_id) or (mean, std))
+    monkeypatch.setattr(Codec, "encode_case", lambda self, c, budget_gb: calls.append(c.case_id) or (mean, std))
     encode_dataset(codec, cases, tmp_path)
     assert calls == ["small-2"]
 
@@ -111,7 +111,7 @@ def test_a_part_is_the_part_of_the_whole(tmp_path):
 
 
 def test_latents_that_are_not_finite_name_their_case(codec, cases, tmp_path, monkeypatch):
-    def broken(self, c):
+    def broken(self, c, budget_gb):
         return torch.full((2, 4, 4, 4), math.inf if c.case_id == "small-1" else 0.0), torch.zeros(2, 4, 4, 4)
 
     monkeypatch.setattr(Codec, "encode_case", broken)
@@ -147,11 +147,11 @@ class Threads(Processes):
 def test_processes_share_the_cases_out_and_fail_together(codec, cases, tmp_path, monkeypatch, fails):
     calls, encode = [], Codec.encode_case
 
-    def counted(self, c):
+    def counted(self, c, budget_gb):
         calls.append(c.case_id)
         if fails and c.case_id == "small-1":
             raise InputError("case small-1 is broken.")
-        return encode(self, c)
+        return encode(self, c, budget_gb)
 
     monkeypatch.setattr(Codec, "encode_case", counted)
     monkeypatch.setattr(Threads, "told", [])
@@ -164,3 +164,10 @@ def test_processes_share_the_cases_out_and_fail_together(codec, cases, tmp_path,
         assert ended == [None, None]
         assert sorted(calls) == list(cases.case_ids)
         assert len(list(tmp_path.rglob("*.safetensors"))) == 4
+
+
+def test_encoding_keeps_to_its_budget(codec, cases, tmp_path, monkeypatch):
+    budgets, encode = [], Codec.encode_case
+    monkeypatch.setattr(Codec, "encode_case", lambda self, c, budget_gb: budgets.append(budget_gb) or encode(self, c))
+    encode_dataset(codec, cases, tmp_path, budget_gb=2.5)
+    assert budgets == [2.5] * 4

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cardiosynth.autoencoder.codec import Codec, LatentStatistics, measure_statistics, raw_statistics
+from cardiosynth.core.case import Case
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.progress import Progress
 from cardiosynth.core.store import file_sha256, fingerprint, save_tensors, whole_file
@@ -80,7 +81,9 @@ class Latents(Sequence[tuple[Tensor, Tensor]]):
         return measure_statistics(self.normalized(raw_statistics(len(self.statistics.mean))))
 
 
-def encode_dataset(codec: Codec, cases: Dataset, folder: Path, processes: Processes = ALONE) -> Latents:
+def encode_dataset(
+    codec: Codec, cases: Dataset, folder: Path, processes: Processes = ALONE, budget_gb: float | None = None
+) -> Latents:
     """Encode every case that ``folder`` does not hold yet; several processes share them out.
 
     Args:
@@ -88,6 +91,7 @@ def encode_dataset(codec: Codec, cases: Dataset, folder: Path, processes: Proces
         cases: all with images.
         folder: gets one safetensors file per case.
         processes: those that call this together.
+        budget_gb: memory that encoding a case may take, None for as much as a whole volume needs at once.
 
     Returns:
         Raw latents, normalized by nothing.
@@ -101,7 +105,7 @@ def encode_dataset(codec: Codec, cases: Dataset, folder: Path, processes: Proces
     files = [latent_file(codec, cases, case_id, folder) for case_id in cases.case_ids]
     missing = [(i, file) for i, file in zip(cases.case_ids, files, strict=True) if not file.exists()]
     processes.wait()  # nobody writes before all have looked, or two would have different lists
-    failures = _encode_all(codec, cases, missing[processes.rank :: processes.count])
+    failures = _encode_all(codec, cases, missing[processes.rank :: processes.count], budget_gb)
     told = processes.gathered(failures)
     if told:
         raise InputError(told[0])
@@ -134,7 +138,9 @@ def packed(mean: Latent, std: Latent) -> dict[str, Tensor]:
     }  # fmt: skip
 
 
-def _encode_all(codec: Codec, cases: Dataset, missing: Sequence[tuple[str, Path]]) -> list[str]:
+def _encode_all(
+    codec: Codec, cases: Dataset, missing: Sequence[tuple[str, Path]], budget_gb: float | None
+) -> list[str]:
     """Encode the cases that are missing; return what went wrong."""
     raw = codec.with_statistics(raw_statistics(codec.latent_channels))
     if not missing:
@@ -142,18 +148,18 @@ def _encode_all(codec: Codec, cases: Dataset, missing: Sequence[tuple[str, Path]
     try:
         with Progress("encode", len(missing)) as progress:
             for case_id, file in missing:
-                _encode(raw, cases, case_id, file)
+                _encode(raw, cases.case(case_id), file, budget_gb)
                 progress.update()
     except InputError as error:
         return [str(error)]
     return []
 
 
-def _encode(codec: Codec, cases: Dataset, case_id: str, file: Path) -> None:
-    mean, std = codec.encode_case(cases.case(case_id))
+def _encode(codec: Codec, case: Case, file: Path, budget_gb: float | None) -> None:
+    mean, std = codec.encode_case(case, budget_gb)
     if not bool(mean.isfinite().all() & std.isfinite().all()):
         raise InputError(
-            f"case {case_id}: its latents are not finite; look at its image, or train the autoencoder anew with a "
+            f"case {case.case_id}: its latents are not finite; look at its image, or train the autoencoder anew with a "
             "lower autoencoder.training.learning_rate."
         )
     with whole_file(file) as partial:

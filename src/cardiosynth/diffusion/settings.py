@@ -22,6 +22,7 @@ class DiffusionStage(Settings):
         objective: which times and places count how much.
         crop: voxels per axis of an example around the heart, or null for whole volumes: multiples of the compression
             times the U-Net's multiple.
+        encode_budget_gb: memory that encoding a case may take, or null for as much as a whole volume needs at once.
         watch: what is looked at on the way.
         training: the loop's. Published: learning rate 1e-5.
     """
@@ -31,6 +32,7 @@ class DiffusionStage(Settings):
     prediction: Prediction = "epsilon"
     objective: ObjectiveSettings = ObjectiveSettings()
     crop: tuple[int, ...] | None = None
+    encode_budget_gb: float | None = pydantic.Field(default=None, gt=0)
     watch: WatchSettings = WatchSettings()
     training: TrainingSettings = TrainingSettings()
 
@@ -51,6 +53,7 @@ class ControlStage(Settings):
         drop_mask: probability that it lacks its mask, likewise. Published 0.
         objective: which times and places count how much.
         crop: voxels per axis of an example around the heart, or null for whole volumes; see the first stage.
+        encode_budget_gb: memory that encoding a case may take; see the first stage.
         watch: what is looked at on the way.
         training: the loop's; a batch of n examples holds 2 n directions. Published: learning rate 1e-5.
     """
@@ -62,6 +65,7 @@ class ControlStage(Settings):
     drop_mask: float = pydantic.Field(default=0.0, ge=0, lt=1)
     objective: ObjectiveSettings = ObjectiveSettings()
     crop: tuple[int, ...] | None = None
+    encode_budget_gb: float | None = pydantic.Field(default=None, gt=0)
     watch: WatchSettings = WatchSettings()
     training: TrainingSettings = TrainingSettings()
 

@@ -75,12 +75,12 @@ def train_diffusion(
     """
     cases, processes = cases.with_images(), join_processes(device)
     codec = load_codec(autoencoder or run, str(processes.device))
-    latents = encode_dataset(codec, cases, run / LATENTS, processes)
+    latents = encode_dataset(codec, cases, run / LATENTS, processes, stage.encode_budget_gb)
     latents = latents.normalized(latents.measured())
     record = diffusion_record(stage, codec, cases, latents)
     with named_weights(stage.training.seed, "diffusion"):
         module = _network(stage.denoiser, None, codec, cases.labels)
-    record["init"] = None if init is None else load_weights(module, init / "diffusion")
+    record["init"] = None if init is None else _begin_as(module, init / "diffusion", stage)
     objective = build_objective(cases, codec, stage, stage, module)
     held_out = _held_out(cases, stage.watch)
     task = DiffusionTask(module, latents, objective, held_out)
@@ -128,14 +128,14 @@ def train_control(
     codec = load_codec(autoencoder or run, str(processes.device))
     checkpoint, first = read_stage(diffusion or run, "diffusion", codec)
     earlier = parse_settings(DiffusionStage, first["settings"], str(checkpoint))
-    latents = encode_dataset(codec, cases, run / LATENTS, processes)
+    latents = encode_dataset(codec, cases, run / LATENTS, processes, stage.encode_budget_gb)
     latents = latents.normalized(recorded_statistics(first, checkpoint))
     record = control_record(stage, codec, cases, latents, first)
     cache = CaseCache(cases, codec.scale, needs_masks=True)
     with named_weights(stage.training.seed, "control"):
         module = _network(earlier.denoiser, stage.condition, codec, cases.labels)
     record["not_inherited"] = inherit(module, load_tensors(checkpoint / "model.safetensors"), checkpoint)
-    record["init"] = None if init is None else load_weights(module, init / "control")
+    record["init"] = None if init is None else _begin_as(module, init / "control", stage)
     objective = build_objective(cache.cases, codec, earlier, stage, module)
     held_out = _held_out(cases, stage.watch)
     how = {"bidirectional": stage.bidirectional, "freeze_unet": stage.freeze_unet}
@@ -242,6 +242,30 @@ def _network(
 ) -> TemplateUNet:
     dims = codec.autoencoder.spatial_dims
     return TemplateUNet(codec.latent_channels, codec.compression, dims, denoiser, condition, labels)
+
+
+MEANINGS = {
+    "diffusion": ("process", "prediction", "denoiser.residual_leak", "denoiser.timestep_offset"),
+    "control": ("condition.kind", "condition.encoding", "condition.codes", "condition.stem"),
+}
+"""Settings without which weights of the right shapes would mean something else."""
+
+
+def _begin_as(module: TemplateUNet, source: Path, stage: DiffusionStage | ControlStage) -> str:
+    """Load weights to start from and return their fingerprint.
+
+    Raises:
+        InputError: there are none, they do not fit, or they were trained to mean something else.
+    """
+    checkpoint = latest_checkpoint(source)
+    theirs, ours = read_json(checkpoint / "record.json")["settings"], stage.model_dump(mode="json")
+    for setting in MEANINGS[source.name]:
+        one, two = theirs, ours
+        for part in setting.split("."):
+            one, two = one[part], two[part]
+        if one != two:
+            raise InputError(f"{checkpoint} was trained with {setting}={one}, not {two}; set {source.name}.{setting}.")
+    return load_weights(module, checkpoint)
 
 
 def _origin(codec: Codec, cases: Dataset, latents: Latents, denoiser: DenoiserSettings) -> dict[str, Any]:

@@ -11,7 +11,12 @@ from cardiosynth.core.store import append_row, read_json, read_rows, write_json,
 from cardiosynth.training.settings import MAY_CHANGE, TrainingSettings
 from cardiosynth.training.watch import MAY_LOOK
 
-FREE = (".code_version", *(f".training.{name}" for name in MAY_CHANGE), *(f".watch.{name}" for name in MAY_LOOK))
+FREE = (
+    ".code_version",
+    ".encode_budget_gb",
+    *(f".training.{name}" for name in MAY_CHANGE),
+    *(f".watch.{name}" for name in MAY_LOOK),
+)
 """Ends of the keys that may differ when a run goes on: an update of the program must not end a long training."""
 
 
