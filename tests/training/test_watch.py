@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cardiosynth.core.errors import InputError
 from cardiosynth.core.store import read_rows
 from cardiosynth.training.loop import fit
 from cardiosynth.training.watch import Watch, WatchSettings
@@ -55,3 +56,13 @@ def test_what_is_seen_are_the_averaged_weights(tmp_path):
 def test_validation_needs_cases():
     with pytest.raises(pydantic.ValidationError, match=r"set watch\.cases"):
         WatchSettings(validate_every=10)
+
+
+def test_a_run_that_goes_on_may_be_looked_at_otherwise_but_not_hold_out_other_cases(tmp_path):
+    def record(**values) -> dict:
+        return {"settings": {"watch": WatchSettings(**values).model_dump(mode="json")}}
+
+    fit(Denoising(), SETTINGS, tmp_path, record(cases=1), stop_at=1)
+    fit(Denoising(), SETTINGS, tmp_path, record(cases=1, validate_every=3, sheet_every=5), stop_at=2)
+    with pytest.raises(InputError, match=r"settings\.watch\.cases = 1, not 2"):
+        fit(Denoising(), SETTINGS, tmp_path, record(cases=2))
