@@ -31,8 +31,8 @@ single voxels of MONAI's own output are as far as 1e-5 from the exact one; float
 left."""
 
 
-def monais(layout, sizes):
-    """MONAI's classes as the released configurations make them, but for the 17 channels and the CUDA kernels."""
+def monais(layout, sizes, channels=17):
+    """MONAI's classes as the released configurations make them, but for the CUDA kernels; released: 8 channels."""
     trunk = {"spatial_dims": 3, "in_channels": 4, "num_res_blocks": 2, **sizes, **KINDS[layout.name],
              "attention_levels": (False, False, True, True)}  # fmt: skip
     region = layout.name == "ddpm-ct"
@@ -40,7 +40,7 @@ def monais(layout, sizes):
         **trunk, out_channels=4, include_spacing_input=True, include_top_region_index_input=region,
         include_bottom_region_index_input=region,
     )  # fmt: skip
-    widths = {"conditioning_embedding_in_channels": 17, "conditioning_embedding_num_channels": (8, 32, 64)}
+    widths = {"conditioning_embedding_in_channels": channels, "conditioning_embedding_num_channels": (8, 32, 64)}
     return unet.eval(), ControlNetMaisi(**trunk, **widths).eval()
 
 
@@ -58,12 +58,17 @@ def randomized(module):
     return module
 
 
+def sized(layout, sizes):
+    """The layout with other channels."""
+    size = {"channels": sizes["num_channels"], "num_head_channels": sizes["num_head_channels"][-1],
+            "norm_num_groups": sizes["norm_num_groups"]}  # fmt: skip
+    return layout.model_copy(update={"denoiser": layout.denoiser.model_copy(update=size)})
+
+
 def pair(layout, sizes):
     """Our network and MONAI's two, all with the same random weights, each tensor at its released name."""
     unet, control = monais(layout, sizes)
-    size = {"channels": sizes["num_channels"], "num_head_channels": sizes["num_head_channels"][-1],
-            "norm_num_groups": sizes["norm_num_groups"]}  # fmt: skip
-    denoiser = layout.denoiser.model_copy(update=size)
+    denoiser = sized(layout, sizes).denoiser
     ours = randomized(TemplateUNet(4, 4, 3, denoiser, layout.condition, CARDIAC_CT)).eval()
     assert ours.control is not None
     assert ours.stem is not None

@@ -40,7 +40,7 @@ CONDITION = ConditionSettings(
 
 _SIZE = {
     "channels": (64, 128, 256, 512), "num_res_blocks": 2, "attention_levels": (False, False, True, True),
-    "num_head_channels": 32, "norm_num_groups": 32, "spacing_input": True, "residual_leak": True,
+    "num_head_channels": 32, "norm_num_groups": 32, "spacing_input": True, "residual_leak": True, "checkpointing": True,
 }  # fmt: skip
 
 DDPM_CT = Layout(
