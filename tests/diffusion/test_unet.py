@@ -9,7 +9,7 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import CARDIAC_CT
 from cardiosynth.core.random import generator
 from cardiosynth.diffusion.control import ConditionSettings
-from cardiosynth.diffusion.unet import DenoiserSettings, TemplateUNet, inherit
+from cardiosynth.diffusion.unet import DenoiserSettings, TemplateUNet, chest_ct, inherit
 
 from .test_control import condition
 
@@ -64,25 +64,6 @@ def test_a_trained_condition_matters_and_may_be_embedded_once(inject):
     assert not torch.allclose(found[0], other)
 
 
-def test_the_control_network_is_monais_with_the_stem_taken_out():
-    """Recomputing the stem inside MONAI's ControlNet at every step gives the same residuals."""
-    x, t, given = inputs()
-    module = shaken(network("control", "maisi"))
-    assert module.control is not None
-    embedding = module.embed(given)
-    down, middle = module.control(x, t * 1000, embedding)
-    stem = module.stem
-    assert stem is not None
-    module.control.controlnet_cond_embedding = stem.embedding
-    from cardiosynth.diffusion.control import raw_condition
-
-    raw = raw_condition(given, stem.settings, CARDIAC_CT)
-    again, middle_again = module.control(x, t * 1000, raw)
-    torch.testing.assert_close(middle, middle_again)
-    for one, two in zip(down, again, strict=True):
-        torch.testing.assert_close(one, two)
-
-
 def test_control_starts_as_a_copy_of_the_encoder():
     alone, module = shaken(network(None)), network("both")
     inherit(module, alone.state_dict(), Path("unconditional"))
@@ -90,6 +71,79 @@ def test_control_starts_as_a_copy_of_the_encoder():
     for name, value in module.control.down_blocks.state_dict().items():
         assert torch.equal(value, alone.unet.down_blocks.state_dict()[name])
     assert torch.equal(module.control.conv_in.conv.weight, alone.unet.conv_in.conv.weight)
+
+
+def test_what_a_control_cannot_inherit_is_named_and_stays_as_it_was():
+    """A U-Net told its spacing has wider layers for the time; the ControlNet is not told it."""
+    size = SIZE.model_copy(update={"spacing_input": True})
+    alone, module = shaken(network(None, size=size)), network("control", size=size)
+    assert module.control is not None
+    before = {name: value.clone() for name, value in module.control.state_dict().items()}
+    kept = inherit(module, alone.state_dict(), Path("unconditional"))
+    assert kept == [name for name in before if name.endswith("time_emb_proj.weight")]
+    assert len(kept) == 4  # one residual block on each of two levels, two in the middle
+    after, given = module.control.state_dict(), alone.unet.state_dict()
+    for name, value in after.items():
+        shared = name in given and name not in kept
+        assert torch.equal(value, given[name] if shared else before[name]), name
+    assert inherit(network("control"), network(None).state_dict(), Path("unconditional")) == []
+
+
+def test_unet_and_control_learn_together_with_the_leak_and_without():
+    """Added in place, as MONAI adds them, residuals would overwrite what the backward pass needs."""
+    x, t, given = inputs()
+    for leak in (False, True):
+        module = shaken(network("control", size=SIZE.model_copy(update={"residual_leak": leak})))
+        module(x, t, module.embed(given)).square().sum().backward()
+        assert [name for name, p in module.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_checkpointing_changes_no_number(frozen):
+    x, t, given = inputs()
+    found = []
+    for checkpointing in (False, True):
+        module = shaken(network("control", size=SIZE.model_copy(update={"checkpointing": checkpointing})))
+        module.unet.requires_grad_(not frozen)
+        out = module(x, t, module.embed(given))
+        out.square().sum().backward()
+        found.append([out, *(p.grad for p in module.parameters() if p.requires_grad)])
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
+def test_checkpointing_keeps_less_for_the_backward_pass():
+    x, t, given = inputs()
+    kept = []
+    for checkpointing in (False, True):
+        module, sizes = shaken(network("control", size=SIZE.model_copy(update={"checkpointing": checkpointing}))), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda y, n=sizes: n.append(y.numel()) or y, lambda y: y):
+            module(x, t, module.embed(given))
+        kept.append(sum(sizes))
+    assert kept[1] < 0.5 * kept[0]
+
+
+def test_attention_is_fused_on_every_device(monkeypatch):
+    x, t, given = inputs()
+    calls, fused = [], torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional, "scaled_dot_product_attention", lambda **options: calls.append(1) or fused(**options)
+    )
+    module = network("control")
+    module(x, t, module.embed(given))
+    assert len(calls) == 4 + 2  # U-Net: one down, middle, two up; ControlNet: one down, middle
+
+
+def test_a_network_that_must_be_told_the_acquisition_is():
+    module = network(None, size=SIZE.model_copy(update={"num_modalities": 3, "region_input": True}))
+    x, t, _ = inputs()
+    assert module.needs_acquisition
+    assert not network(None).needs_acquisition
+    with pytest.raises(AssertionError, match="must be told the acquisition"):
+        module(x, t, None)
+    told = chest_ct(torch.ones(2, 3))
+    assert told.top_region.tolist() == told.bottom_region.tolist() == [[0, 1, 0, 0]] * 2
+    assert told.modality.tolist() == [1, 1]
+    assert module(x, t, None, told).shape == x.shape
 
 
 def test_weights_of_another_size_are_refused():
