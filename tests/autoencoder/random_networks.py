@@ -6,7 +6,7 @@ from torch import nn
 
 from cardiosynth.autoencoder.networks import Autoencoder, AutoencoderSettings, build_autoencoder
 
-SMALL = AutoencoderSettings(kind="maisi", channels=(8, 16, 32), num_res_blocks=(1, 2, 1), norm_groups=4)
+SMALL = AutoencoderSettings(kind="maisi", channels=(8, 16, 32), num_res_blocks=(1, 1, 1), norm_groups=4)
 RELEASED = AutoencoderSettings(kind="maisi", channels=(64, 128, 256), num_res_blocks=(2, 2, 2), norm_groups=32)
 
 

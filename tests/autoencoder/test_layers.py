@@ -131,7 +131,7 @@ def test_attention_and_batch_norm_and_other_convolutions_are_refused_by_name():
     with pytest.raises(InputError, match=r"decoder\.blocks\.2 .*SpatialAttentionBlock"):
         maisi_decoding(attention)
     nonlocal_attention = monai_network(SMALL, with_encoder_nonlocal_attn=True)
-    with pytest.raises(InputError, match=r"encoder\.blocks\.7 .*AEKLResBlock"):
+    with pytest.raises(InputError, match=r"encoder\.blocks\.6 .*AEKLResBlock"):
         maisi_encoding(nonlocal_attention)
     transposed = monai_network(SMALL, use_convtranspose=True)
     with pytest.raises(InputError, match=r"decoder\.blocks\.2 .*MaisiUpsample"):
