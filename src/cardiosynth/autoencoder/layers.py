@@ -263,8 +263,9 @@ class Normalize(Layer):
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalized volume.
 
-        Without gradients the statistics are ours: on CPUs torch's are wrong in the fourth digit and worse for
-        channels-last tensors, whose layout makes the interpolation four times as fast.
+        Without gradients the statistics are ours: torch's for channels-last tensors on CPUs are off by 6e-5 of the
+        spread, and by 4e-3 where the mean is ten times the spread, and that layout makes the interpolation four times
+        as fast.
         """
         if not torch.is_grad_enabled():
             return self.normalize(x, measure_moments(x))
