@@ -374,6 +374,53 @@ def report(results: Path, /, *, out: Path, json: Annotated[bool, Json] = False) 
     say(f"Open {out}", report=str(out))
 
 
+weights = App(name="weights", help="Bring in released weights, and say what weights are.", sort_key=10)
+app.command(weights)
+
+
+@weights.command(name="import")
+def import_(
+    file: Path,
+    run: Path,
+    /,
+    *,
+    kind: str,
+    layout: str,
+    licence: str = "",
+    json: Annotated[bool, Json] = False,
+) -> None:
+    """Turn a file of MAISI's released weights into a stage of a run; autoencoder first, then unet, then controlnet.
+
+    Nothing in the file is executed, and every tensor must fit.
+
+    Args:
+        file: as released (.pt), or .safetensors.
+        run: the model's folder.
+        kind: autoencoder, unet or controlnet.
+        layout: ddpm-ct or rflow-ct.
+        licence: under which terms the weights were given; it travels with everything made from them.
+        json: progress as JSON lines.
+    """
+    _progress(json)
+    from cardiosynth.recipes.weights import import_weights
+
+    checkpoint = import_weights(file, run, kind, layout, licence)
+    say(f"{checkpoint} written, licence: {licence}", checkpoint=str(checkpoint), licence=licence)
+
+
+@weights.command
+def info(path: Path, /, *, json: Annotated[bool, Json] = False) -> None:
+    """Say what weights are: stage or layout, parameters, labels, grid, licences, steps.
+
+    Args:
+        path: a run, one checkpoint, or a file of weights.
+        json: print JSON instead of text.
+    """
+    from cardiosynth.recipes.weights import describe, in_words
+
+    _output(describe(path), json, in_words)
+
+
 def _progress(json: bool) -> None:
     set_mode("json" if json else None)
 

@@ -7,9 +7,11 @@ on a GPU yet; ``cardiosynth doctor`` says what they ask for.
 from cardiosynth.autoencoder.discriminators import AdversarialSettings
 from cardiosynth.autoencoder.losses import ReconstructionSettings
 from cardiosynth.autoencoder.networks import AutoencoderSettings
+from cardiosynth.autoencoder.released import NETWORK
 from cardiosynth.autoencoder.task import AutoencoderStage
 from cardiosynth.core.intensity import IntensityScale, Window
 from cardiosynth.diffusion.control import ConditionSettings
+from cardiosynth.diffusion.layouts import DDPM_CT
 from cardiosynth.diffusion.objective import ObjectiveSettings, TimeSettings
 from cardiosynth.diffusion.process import ProcessSettings
 from cardiosynth.diffusion.settings import ControlStage, DiffusionStage
@@ -29,14 +31,8 @@ BATCH = 4
 STEPS = EPOCHS * TRAINING_CASES // BATCH
 """10 000: 200 epochs of 200 cases in batches of 4 (section 4.1.2). An epoch has every case once as the target."""
 
-_MAISI_AUTOENCODER = AutoencoderSettings(
-    kind="maisi", latent_channels=4, compression=4, channels=(64, 128, 256), num_res_blocks=(2, 2, 2), norm_groups=32
-)
-_DDPM_CT = DenoiserSettings(
-    channels=(64, 128, 256, 512), num_res_blocks=2, attention_levels=(False, False, True, True), num_head_channels=32,
-    norm_num_groups=32, include_fc=False, spacing_input=True, region_input=True, timestep_offset=-1,
-    checkpointing=True,
-)  # fmt: skip
+_DDPM_CT = DDPM_CT.denoiser.model_copy(update={"residual_leak": False})
+"""MAISI's sizes; the leak is for released weights only."""
 _GPU_TRAINING = TrainingSettings(steps=STEPS, batch_size=BATCH, learning_rate=1e-5, precision="bf16", log_every=20)
 
 PAPER = FcasRecipe(
@@ -44,7 +40,7 @@ PAPER = FcasRecipe(
     grid=GridSettings(shape=(512, 512, 256), spacing_mm=(0.4, 0.4, 0.5)),
     intensity=IntensityScale(window=Window(low=-1000.0, high=1000.0)),
     autoencoder=AutoencoderStage(
-        network=_MAISI_AUTOENCODER,
+        network=NETWORK,
         # MAISI sums the KL term over the latents of a crop: 1e-7 of the sum of 4 x 32^3 values is 0.013 of their mean.
         loss=ReconstructionSettings(l1=1.0, l2=0.0, kl=0.013, heart=0.0, thin_weight=0.0), thin_fraction=0.0,
         adversarial=AdversarialSettings(warmup_steps=0), crop=(128, 128, 128),
