@@ -258,7 +258,7 @@ def load_initial(autoencoder: Autoencoder, source: Path) -> str:
     Args:
         autoencoder: receives them.
         source: a run, a stage's folder, a checkpoint, or a ``.safetensors`` file; the file may be in MAISI's released
-            layout (converted from the released pickle by the user, who trusts its origin).
+            layout (a released ``.pt`` becomes a run by ``cardiosynth weights import``).
 
     Raises:
         InputError: none of these, or weights of another network.
@@ -266,7 +266,10 @@ def load_initial(autoencoder: Autoencoder, source: Path) -> str:
     source = Path(source)
     if source.suffix != ".safetensors":
         if source.is_file():
-            raise InputError(f"{source} is not a .safetensors file; convert the weights, pickles are not opened.")
+            raise InputError(
+                f"{source} is not a .safetensors file, and pickles are not opened here; make it a run with cardiosynth "
+                "weights import, and start from that."
+            )
         return load_weights(autoencoder, stage_folder(source))
     if isinstance(autoencoder, MaisiAutoencoder) and not _has_our_prefix(source):
         return load_weights(autoencoder.network, source)

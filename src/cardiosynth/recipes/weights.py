@@ -105,8 +105,8 @@ def in_words(facts: list[dict[str, Any]]) -> str:
     """Return the facts as a person reads them, one line each; settings are for ``--json``."""
     blocks = []
     for each in facts:
-        shown = {key: value for key, value in each.items() if key not in ("settings", "labels") and value is not None}
-        lines = [f"{key.replace('_', ' ')}: {_in_words(value)}" for key, value in shown.items()]
+        shown = {key: _in_words(value) for key, value in each.items() if key not in ("settings", "labels")}
+        lines = [f"{key.replace('_', ' ')}: {text}" for key, text in shown.items() if text]
         if each.get("labels"):
             lines.append("labels: " + ", ".join(f"{name} {code}" for name, code in each["labels"].items()))
         blocks.append("\n".join(lines))
@@ -115,9 +115,11 @@ def in_words(facts: list[dict[str, Any]]) -> str:
 
 def _in_words(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_in_words(item)}" for key, item in value.items() if item is not None)
+        return ", ".join(f"{key} {_in_words(item)}" for key, item in value.items() if _in_words(item))
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "none"
+    if value is None:
+        return ""
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
