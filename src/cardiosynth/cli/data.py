@@ -1,0 +1,107 @@
+"""Datasets: draw phantoms, prepare scans, examine what is there."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cardiosynth.cli.app import Json, Several, app, grid_shape, output, positive, progress
+from cardiosynth.core.errors import InputError
+from cardiosynth.core.progress import say
+
+
+@app.command(sort_key=1)
+def phantom(
+    out: Path,
+    /,
+    *,
+    cases: int,
+    shape: Annotated[list[int], Several] = [96, 96, 96],  # noqa: B006
+    spacing_mm: float | None = None,
+    protocols: int = 4,
+    seed: int = 0,
+    json: Annotated[bool, Json] = False,
+) -> None:
+    """Write procedural cardiac CT angiographies with masks as a dataset folder.
+
+    Args:
+        out: dataset folder to write; cases that are there already are kept.
+        cases: how many.
+        shape: voxels along X Y Z.
+        spacing_mm: voxel size; by default the heart fills the field of view.
+        protocols: how many scanner protocols (contrast phase, kernel, noise) the cases come in.
+        seed: the run's seed.
+        json: progress as JSON lines.
+    """
+    progress(json)
+    from cardiosynth.recipes.phantoms import Population, write_phantoms
+
+    grid = grid_shape(shape)
+    positive(cases, "--cases")
+    dataset = write_phantoms(Population(cases, grid, spacing_mm, protocols, seed), out)
+    say(f"{out}: {len(dataset)} phantoms of {grid}", cases=len(dataset))
+
+
+@app.command(sort_key=2)
+def prepare(
+    kind: str,
+    src: Path,
+    out: Path,
+    /,
+    *,
+    recipe: str | None = None,
+    shape: Annotated[list[int] | None, Several] = None,
+    spacing_mm: Annotated[list[float] | None, Several] = None,
+    labels: Path | None = None,
+    unit: str | None = None,
+    licence: str = "",
+    axes: str = "patient",
+    dry_run: bool = False,
+    json: Annotated[bool, Json] = False,
+) -> None:
+    """Bring a folder of scans to one grid: RAS+, resampled in physical space, cropped around the heart.
+
+    Args:
+        kind: folder (pairs in images/ and labels/), nnunet or acdc.
+        src: the scans as downloaded.
+        out: dataset folder to write; cases that are there already are kept.
+        recipe: take shape and voxel size from this recipe.
+        shape: voxels along X Y Z (X Y of slices), where not the recipe's.
+        spacing_mm: voxel size along X Y Z (one number for all), where not the recipe's or the scan's own.
+        labels: JSON with the label table (name: code), where SRC does not say.
+        unit: hu or mr, where SRC does not say.
+        licence: under which terms the scans of a plain folder stand; it travels with everything made from them.
+        axes: patient turns oblique scans to straight axes; image keeps their own, which spares thick slices the turn.
+        dry_run: only list what would be done.
+        json: progress as JSON lines.
+    """
+    progress(json)
+    from cardiosynth.recipes.prepare import plan_preparation, read_source
+
+    settings = plan_preparation(recipe, shape, spacing_mm, axes)
+    cases = read_source(kind, src, labels, unit, licence)
+    if dry_run:
+        for case in cases:
+            structures = ", ".join(label.name for label in case.labels)
+            say(f"{case.case_id}: {case.grid.shape} -> {settings.shape}; {structures}")
+        return
+    from cardiosynth.data.prepare import prepare as run
+
+    dataset = run(cases, out, settings, name=src.name)
+    say(f"{out}: {len(dataset)} cases of {settings.shape}", cases=len(dataset))
+
+
+@app.command(sort_key=3)
+def check(dataset: Path, /, *, json: Annotated[bool, Json] = False) -> None:
+    """Examine a dataset folder; errors end with exit code 2.
+
+    Args:
+        dataset: a dataset folder or any plain nnU-Net raw folder.
+        json: print the findings as JSON.
+    """
+    from cardiosynth.data.check import check_dataset
+
+    findings = check_dataset(dataset)
+    rows = [{"level": f.level, "case_id": f.case_id, "message": f.message} for f in findings]
+    output(rows, json, lambda rows: "\n".join(f"{r['level']}: {r['message']}" for r in rows) or "nothing to mend")
+    errors = [row for row in rows if row["level"] == "error"]
+    if errors:
+        raise InputError(f"{dataset}: {len(errors)} of the findings must be mended before training.")
