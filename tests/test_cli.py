@@ -110,6 +110,8 @@ def test_a_setting_written_as_1e_minus_5_is_a_number(tmp_path: Path):
         (["prepare", "acdc", "a", "b"], "--shape"),
         (["generate", "r", "o", "--templates", "t", "--cases", "2", "--shard", "2/2"], "0/4"),
         (["report", "none.json", "--out", "x.html"], "none.json"),
+        (["doctor", "--recipe", "fcas/tiny", "--gpu-mem", "0"], "--gpu-mem 0"),
+        (["doctor", "--recipe", "fcas/tiny", "--gpu-tflops", "-1"], "--gpu-tflops -1"),
     ],
 )
 def test_wrong_words_end_with_one_sentence(tmp_path: Path, words: list[str], part: str):

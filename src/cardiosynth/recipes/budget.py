@@ -3,13 +3,15 @@
 import math
 import os
 import platform
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from cardiosynth import __version__
-from cardiosynth.autoencoder.networks import build_autoencoder
+from cardiosynth.autoencoder.networks import Autoencoder, build_autoencoder
 from cardiosynth.autoencoder.planning import Plan
 from cardiosynth.autoencoder.streaming import plan_decode, plan_encode
 from cardiosynth.core.errors import InputError
@@ -100,13 +102,12 @@ def _cost_facts(cost: Cost, rates: Rates) -> dict[str, Any]:
 
 
 def _encoding(recipe: FcasRecipe, rates: Rates) -> dict[str, Any]:
-    """Return how a case becomes latents."""
-    with torch.device("meta"):
-        autoencoder = build_autoencoder(recipe.autoencoder.network)
-    precision = recipe.autoencoder.training.precision
-    dtype = torch.bfloat16 if computes_in_bfloat16(precision, rates.device == "gpu") else torch.float32
-    plan = plan_encode(autoencoder, recipe.grid.shape, None, dtype)
-    return _plan_facts(plan, rates)
+    """Return how a case becomes latents, before the diffusion stages."""
+    autoencoder = _autoencoder(recipe)
+    # Without autocast: in float32.
+    rates = _beside_weights(rates, sum(p.numel() for p in autoencoder.parameters()))
+    given, setting = recipe.diffusion.encode_budget_gb, "diffusion.encode_budget_gb"
+    return _planned(lambda budget: plan_encode(autoencoder, recipe.grid.shape, budget), given, setting, rates)
 
 
 def _sampling(recipe: FcasRecipe, rates: Rates) -> dict[str, Any]:
@@ -129,26 +130,38 @@ def _sampling(recipe: FcasRecipe, rates: Rates) -> dict[str, Any]:
 
 
 def _decoding(recipe: FcasRecipe, demand: SamplingDemand, rates: Rates) -> dict[str, Any]:
-    """Return how latents become an image: at once where there is room, else within a budget."""
-    with torch.device("meta"):
-        autoencoder = build_autoencoder(recipe.autoencoder.network)
+    """Return how latents become an image."""
+    autoencoder, given = _autoencoder(recipe), recipe.sampler.decode_budget_gb
     bfloat16 = computes_in_bfloat16(recipe.sampler.precision, rates.device == "gpu")
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     latent = tuple(n // autoencoder.compression for n in recipe.grid.shape)
-    weights_gb = 4 * (demand.parameters + sum(p.numel() for p in autoencoder.parameters())) / 1e9
-    rates = rates._replace(overhead_gb=rates.overhead_gb + weights_gb)
-    plan = plan_decode(autoencoder, latent, recipe.sampler.decode_budget_gb, dtype)
-    facts = _plan_facts(plan, rates)
-    room = rates.memory_gb - rates.overhead_gb
-    if plan.peak_gb <= room:
+    rates = _beside_weights(rates, demand.parameters + sum(p.numel() for p in autoencoder.parameters()))
+    plan = partial(plan_decode, autoencoder, latent, dtype=dtype)
+    return _planned(lambda budget: plan(budget_gb=budget), given, "sampler.decode_budget_gb", rates)
+
+
+def _autoencoder(recipe: FcasRecipe) -> Autoencoder:
+    with torch.device("meta"):
+        return build_autoencoder(recipe.autoencoder.network)
+
+
+def _beside_weights(rates: Rates, parameters: int) -> Rates:
+    return rates._replace(overhead_gb=rates.overhead_gb + 4 * parameters / 1e9)
+
+
+def _planned(plan: Callable[[float | None], Plan], given: float | None, setting: str, rates: Rates) -> dict[str, Any]:
+    """Return the plan within the ``given`` budget, and the setting that makes it fit where it does not."""
+    first, room = plan(given), rates.memory_gb - rates.overhead_gb
+    facts = _plan_facts(first, rates)
+    if first.peak_gb <= room:
         return facts
     # A round number, as a person types it.
     budget = max(0.1, int(10 * room) / 10)
     try:
-        smaller = _plan_facts(plan_decode(autoencoder, latent, budget, dtype), rates)
+        smaller = _plan_facts(plan(budget), rates)
     except InputError as error:
         return {**facts, "change": {"settings": [], "fits": False, "why": str(error)}}
-    return {**facts, "change": {"settings": [f"sampler.decode_budget_gb={budget:g}"], "fits": True, **smaller}}
+    return {**facts, "change": {"settings": [f"{setting}={budget:g}"], "fits": True, **smaller}}
 
 
 def _plan_facts(plan: Plan, rates: Rates) -> dict[str, Any]:
@@ -194,6 +207,7 @@ def in_words(facts: dict[str, Any]) -> str:
     lines += _sampling_in_words(recipe["sampling"], rates)
     encoding, disk = recipe["encoding"], recipe["disk"]
     lines.append(f"encode one case: {encoding['peak_gb']:.2f} GB, {_time(encoding['seconds'])}")
+    lines += _change_in_words(encoding, rates)
     lines.append(f"disk: {disk['case_gb']:.3f} GB a case before compression, {disk['latents_gb']:.3f} GB its latents")
     return "\n".join(lines)
 
