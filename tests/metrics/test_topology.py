@@ -6,9 +6,11 @@ import pytest
 from cardiosynth.metrics.topology import (
     betti0_error,
     centerline,
+    centerline_graph,
     cl_dice,
     components,
     connectivity_error,
+    holes,
     largest_component_fraction,
 )
 
@@ -110,3 +112,47 @@ def test_a_centerline_is_one_voxel_wide_in_planes_too():
     bar[:, 3:6] = 4
     assert centerline(bar).sum(axis=1).max() == 1
     assert centerline(bar)[5:15, 4].all()
+
+
+def tree() -> np.ndarray:
+    """A trunk of 20 voxels with a side branch of 6, and a line of 9 apart from it."""
+    mask = np.zeros((24, 12, 7), bool)
+    mask[2:22, 5, 3] = mask[10, 5:13, 3] = True
+    mask[2:11, 0, 3] = True
+    return mask
+
+
+def test_the_longest_path_is_the_trunk_in_millimeters():
+    graph = centerline_graph(tree(), (2.0, 1.0, 1.0))
+    # Where the branch leaves, the centerline cuts a corner.
+    assert graph.longest_path_mm == pytest.approx(2 * 19, rel=0.02)
+    assert graph.length_mm == pytest.approx(2 * 19 + 6 + 2 * 8, rel=0.02)
+    assert centerline_graph(tree(), (0.1, 1.0, 1.0)).longest_path_mm == pytest.approx(0.1 * 11 + 6, abs=0.1)
+
+
+def test_a_path_goes_on_with_its_points_and_ends_where_they_end():
+    graph = centerline_graph(tree(), (1.0, 1.0, 1.0))
+    assert graph.moved(3 * graph.points_mm).longest_path_mm == pytest.approx(3 * 19, rel=0.05)
+    assert graph.within(graph.points_mm[:, 0] < 12).longest_path_mm == pytest.approx(8 + 6, abs=1.0)
+    assert graph.moved(0 * graph.points_mm).longest_path_mm < 1e-6
+
+
+def test_nothing_and_a_point_have_no_path():
+    point = np.zeros((5, 5), bool)
+    assert centerline_graph(point, (1.0, 1.0)).longest_path_mm == 0
+    point[2, 2] = True
+    assert centerline_graph(point, (1.0, 1.0)).longest_path_mm == 0
+
+
+def test_holes_are_what_no_way_through_faces_leads_into():
+    block = np.zeros((9, 9, 9), bool)
+    assert holes(block) == 0
+    block[1:8, 1:8, 1:8] = True
+    assert holes(block) == 0
+    block[3, 3, 3] = block[5, 5, 5:7] = False
+    assert holes(block) == 2
+    assert holes(block, smallest_voxels=2) == 1
+    block[0:3, 3, 3] = False
+    assert holes(block) == 1
+    assert holes(~np.eye(4, dtype=bool)[1:3]) == 0
+    assert holes(np.pad(~np.eye(2, dtype=bool), 1, constant_values=True)) == 2

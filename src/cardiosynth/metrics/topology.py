@@ -4,11 +4,13 @@ Two voxels are connected when they share a face, an edge or a corner (26 neighbo
 vessel that runs diagonally through the grid is one piece.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Int32, Shaped
-from scipy import ndimage
+from jaxtyping import Bool, Float, Int, Int32, Shaped
+from scipy import ndimage, sparse
+from scipy.spatial import KDTree
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,3 +116,85 @@ def centerline(mask: Shaped[np.ndarray, "*grid"]) -> Bool[np.ndarray, "*grid"]:
         padded = np.pad(inside[box], 1)
         line[box] = skeletonize(padded, method="lee")[(slice(1, -1),) * mask.ndim] != 0
     return line if line.any() else inside
+
+
+@dataclass(frozen=True, eq=False)
+class CenterlineGraph:
+    """The centerline of a vessel tree as points and what lies next to what, one tree per piece.
+
+    Attributes:
+        points_mm: (n, m) positions, index times spacing; m is 2 or 3.
+        edges: (2, k) which points are neighbors; without loops.
+    """
+
+    points_mm: Float[np.ndarray, "n m"]
+    edges: Int[np.ndarray, "2 k"]
+
+    def moved(self, points_mm: Float[np.ndarray, "n m"]) -> "CenterlineGraph":
+        """Return the same tree with its points elsewhere."""
+        return replace(self, points_mm=points_mm)
+
+    def within(self, kept: Bool[np.ndarray, "n"]) -> "CenterlineGraph":
+        """Return the part of the tree between ``kept`` points."""
+        number = np.cumsum(kept) - 1
+        return CenterlineGraph(self.points_mm[kept], number[self.edges[:, kept[self.edges].all(axis=0)]])
+
+    @property
+    def length_mm(self) -> float:
+        """Length of all branches together."""
+        return float(self._lengths().sum())
+
+    @property
+    def longest_path_mm(self) -> float:
+        """Length of the longest way through the tree, in the piece where it is longest; 0 without edges."""
+        count = len(self.points_mm)
+        graph = sparse.coo_matrix((self._lengths(), tuple(self.edges)), (count, count)).tocsr()
+        pieces, piece = sparse.csgraph.connected_components(graph, directed=False)
+        far, longest = np.unique(piece, return_index=True)[1], 0.0
+        # In a tree, the point furthest from any point is one end of the longest path.
+        for _ in range(2 if pieces else 0):
+            distance = sparse.csgraph.dijkstra(graph, directed=False, indices=far, min_only=True)
+            order = np.argsort(distance)
+            far = np.full(pieces, -1)
+            far[piece[order]] = order
+            longest = float(distance.max())
+        return longest
+
+    def _lengths(self) -> np.ndarray:
+        first, second = self.edges
+        # Two points on one spot are neighbors still, which a sparse zero would deny.
+        return np.maximum(np.linalg.norm(self.points_mm[first] - self.points_mm[second], axis=1), 1e-9)
+
+
+def centerline_graph(mask: Shaped[np.ndarray, "*grid"], spacing_mm: Sequence[float]) -> CenterlineGraph:
+    """Return the centerline of ``mask`` as a tree: neighboring voxels of the skeleton, the shortest links first."""
+    voxels = np.argwhere(centerline(mask))
+    points_mm = voxels * np.asarray(spacing_mm, np.float64)
+    pairs = np.zeros((0, 2), np.intp)
+    if len(voxels):
+        pairs = KDTree(voxels).query_pairs(np.sqrt(voxels.shape[1]) + 0.01, output_type="ndarray")
+        pairs = pairs[np.abs(voxels[pairs[:, 0]] - voxels[pairs[:, 1]]).max(axis=1) <= 1]
+    lengths = np.linalg.norm(points_mm[pairs[:, 0]] - points_mm[pairs[:, 1]], axis=1)
+    graph = sparse.coo_matrix((lengths, tuple(pairs.T)), (len(voxels),) * 2).tocsr()
+    tree = sparse.csgraph.minimum_spanning_tree(graph).tocoo()
+    return CenterlineGraph(points_mm, np.stack([tree.row, tree.col]).astype(np.int64))
+
+
+def holes(mask: Shaped[np.ndarray, "*grid"], smallest_voxels: int = 1) -> int:
+    """Return how many cavities ``mask`` encloses (Betti number 2 in 3D, 1 in 2D).
+
+    The outside is connected through faces, as the inside is through corners; what opens to the grid's border is none.
+
+    Args:
+        mask: bool or anything that is non-zero inside.
+        smallest_voxels: cavities with fewer voxels are left out.
+    """
+    box = next(iter(ndimage.find_objects((mask != 0).astype(np.uint8))), None)
+    if box is None:
+        return 0
+    outside = np.pad(mask[box] == 0, 1, constant_values=True)
+    numbered = np.zeros(outside.shape, np.int32)
+    ndimage.label(outside, output=numbered)
+    sizes = np.bincount(numbered.ravel())
+    # 0 is the structure, 1 what surrounds it: numbers are given in the order of the voxels.
+    return int((sizes[2:] >= smallest_voxels).sum())
