@@ -86,7 +86,13 @@ def test_a_mask_tells_how_it_was_made():
     assert made.provenance["licence"] == "CC0-1.0"
     facts = made.provenance["mask"]
     assert set(facts) == {
-        "rotation_deg", "scale", "shear", "translation_mm", "amplitude_mm", "smoothness_mm", "closing", "attempts",
+        "rotation_deg", "scale", "shear", "translation_mm", "amplitude_mm", "smoothness_mm", "jacobian", "closing",
+        "attempts", "comparison",
+    }  # fmt: skip
+    assert 0 < facts["jacobian"][0] < 1 < facts["jacobian"][1]
+    assert facts["comparison"]["coronary_artery"]["pieces"] == 2
+    assert set(facts["comparison"]) == {
+        "coronary_artery", "left_ventricle", "left_ventricular_myocardium", "contacts_lost", "contacts_new",
     }  # fmt: skip
     assert all(abs(angle) <= MILD.rotation_deg for angle in facts["rotation_deg"])
     assert facts["attempts"] >= 1

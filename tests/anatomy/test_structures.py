@@ -3,7 +3,7 @@ import pytest
 from scipy import ndimage
 
 from cardiosynth.anatomy.deform import pull_back
-from cardiosynth.anatomy.structures import closing, joined, max_pool, thin_structure, volume_keeping_share
+from cardiosynth.anatomy.structures import closing, is_thin, joined, max_pool, thin_structure, volume_keeping_share
 from cardiosynth.metrics.topology import components
 
 from .test_deform import deformation, field
@@ -83,3 +83,15 @@ def test_a_thin_vessel_stays_in_one_piece_and_keeps_its_caliber(seed):
     assert volume == pytest.approx(share.sum(), rel=1e-3)
     assert vessel.sum() == pytest.approx(volume, rel=0.15)
     assert (share[vessel[box]] > 0).all()
+
+
+def test_thin_is_a_tube_of_two_voxels_and_neither_a_sheet_nor_a_block():
+    assert is_thin(helix())
+    tube, sheet, block = (np.zeros((20, 20, 20), bool) for _ in range(3))
+    tube[:, 4:6, 4:6] = sheet[:, 4:6, 2:18] = block[4:12, 4:12, 4:12] = True
+    assert is_thin(tube)
+    assert not is_thin(sheet)
+    assert not is_thin(block)
+    assert not is_thin(np.zeros((4, 4, 4), bool))
+    assert is_thin(tube[:, :, 4])
+    assert not is_thin(block[:, :, 5])

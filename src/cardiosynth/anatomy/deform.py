@@ -2,12 +2,12 @@
 
 Positions are millimeters along the grid's axes (index times spacing) from the heart's center. A point q of the source
 goes to p with ``p + d(p) = A q + delta``: A rotates (phi), scales (gamma) and shears (the second phi of Eq. 5), delta
-translates, and d is a cubic B-spline field with largest displacement alpha and knots zeta apart. Written this way,
-the pull-back that resampling needs is explicit, and it folds nowhere exactly where det(1 + grad d) > 0.
+translates, and p + d(p) is the flow of a smooth velocity, at most alpha fast, with knots zeta apart. Written this way,
+the pull-back that resampling needs is explicit; the flow of the opposite velocity goes the other way.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,91 +15,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cardiosynth.anatomy.fields import SmoothField, exponential
+
 Box = tuple[slice, ...]
 
-
-@dataclass(frozen=True, eq=False)
-class SmoothField:
-    """A displacement per point: cubic B-splines over a lattice of knots.
-
-    Attributes:
-        coefficients: (n, *knots) float64, millimeters along each of the n axes.
-        first_mm: position of the first knot along each axis.
-        smoothness_mm: distance between knots (zeta of Eq. 5).
-    """
-
-    coefficients: Tensor
-    first_mm: tuple[float, ...]
-    smoothness_mm: float
-
-    @property
-    def bound_mm(self) -> float:
-        """No displacement along an axis is larger: splines are weighted means of their coefficients."""
-        return float(self.coefficients.abs().max())
-
-    def displacement(self, axes_mm: Sequence[np.ndarray]) -> Float[Tensor, "n *grid"]:
-        """Return the displacement in mm at every point of the lattice spanned by ``axes_mm``, float32."""
-        return self._evaluate([self._basis(axis, x, _spline) for axis, x in enumerate(axes_mm)])
-
-    def gradient(self, axes_mm: Sequence[np.ndarray]) -> Float[Tensor, "n n *grid"]:
-        """Return d displacement_i / d position_j, indexed [i, j], at every point of the lattice, float32."""
-        columns = []
-        for along in range(len(axes_mm)):
-            kinds = [_spline_slope if axis == along else _spline for axis in range(len(axes_mm))]
-            bases = [self._basis(axis, x, kind) for axis, (x, kind) in enumerate(zip(axes_mm, kinds, strict=True))]
-            columns.append(self._evaluate(bases) / self.smoothness_mm)
-        return torch.stack(columns, dim=1)
-
-    def scaled(self, factor: float) -> "SmoothField":
-        """Return the field with every displacement multiplied by ``factor``."""
-        return replace(self, coefficients=self.coefficients * factor)
-
-    def _basis(self, axis: int, x_mm: np.ndarray, kind: Callable[[np.ndarray], np.ndarray]) -> Tensor:
-        knots = np.arange(self.coefficients.shape[axis + 1])
-        offset = (np.asarray(x_mm)[:, None] - self.first_mm[axis]) / self.smoothness_mm - knots
-        return torch.from_numpy(kind(offset)).float()
-
-    def _evaluate(self, bases: Sequence[Tensor]) -> Tensor:
-        out = self.coefficients.float()
-        for axis, basis in enumerate(bases, start=1):
-            out = torch.movedim((torch.movedim(out, axis, -1) @ basis.T), -1, axis)
-        return out
-
-
-def _spline(x: np.ndarray) -> np.ndarray:
-    a = np.abs(x)
-    return np.where(a < 1, 2 / 3 - a**2 + a**3 / 2, np.where(a < 2, (2 - a) ** 3 / 6, 0.0))
-
-
-def _spline_slope(x: np.ndarray) -> np.ndarray:
-    a = np.abs(x)
-    return np.sign(x) * np.where(a < 1, -2 * a + 1.5 * a**2, np.where(a < 2, -0.5 * (2 - a) ** 2, 0.0))
-
-
-def random_field(
-    low_mm: Sequence[float],
-    high_mm: Sequence[float],
-    amplitude_mm: float,
-    smoothness_mm: float,
-    rng: np.random.Generator,
-) -> SmoothField:
-    """Return a random field whose largest displacement over the box [low_mm, high_mm] is ``amplitude_mm``.
-
-    Args:
-        low_mm: lower corner of the field of view, from the heart's center.
-        high_mm: upper corner.
-        amplitude_mm: alpha of Eq. 5.
-        smoothness_mm: zeta of Eq. 5.
-        rng: where the coefficients come from.
-    """
-    first = np.floor(np.asarray(low_mm) / smoothness_mm) - 1
-    last = np.ceil(np.asarray(high_mm) / smoothness_mm) + 1
-    knots = (last - first + 1).astype(int)
-    coefficients = torch.from_numpy(rng.standard_normal((len(knots), *knots)))
-    field = SmoothField(coefficients, tuple((first * smoothness_mm).tolist()), smoothness_mm)
-    steps = [np.linspace(a, b, 4 * int(k)) for a, b, k in zip(low_mm, high_mm, knots, strict=True)]
-    largest = float(field.displacement(steps).norm(dim=0).max())
-    return field.scaled(amplitude_mm / largest)
+SLAB = 16
+"""Layers of the target whose positions are held at a time: at 512 x 256 voxels per layer, some 100 MB."""
 
 
 def affine_matrix(
@@ -135,7 +56,8 @@ class Deformation:
         center_mm: the heart's center, index times spacing.
         matrix: A, (n, n).
         translation_mm: delta, (n,).
-        field: d.
+        field: d, on the target.
+        inverse: the displacement that undoes it.
     """
 
     shape: tuple[int, ...]
@@ -144,6 +66,7 @@ class Deformation:
     matrix: np.ndarray
     translation_mm: np.ndarray
     field: SmoothField
+    inverse: SmoothField
 
     def source_index(self, box: Box) -> Float[Tensor, "n *box"]:
         """Return where in the source, in voxel indices, every voxel of a box of the target comes from (Psi)."""
@@ -156,9 +79,34 @@ class Deformation:
             q[axis].add_(float(self.center_mm[axis])).div_(step)
         return q
 
+    def to_source(self, index: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n m"]:
+        """Return where in the source scattered points of the target come from, both in voxel indices."""
+        p = self._mm(index)
+        q = np.linalg.inv(self.matrix) @ (p + self.field.at(p) - self.translation_mm[:, None])
+        return self._index(q)
+
+    def to_target(self, index: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n m"]:
+        """Return where scattered points of the source go to, both in voxel indices."""
+        moved = self.matrix @ self._mm(index) + self.translation_mm[:, None]
+        return self._index(moved + self.inverse.at(moved))
+
+    def jacobian_range(self) -> tuple[float, float]:
+        """Return the smallest and the largest Jacobian determinant of the pull-back in the field of view.
+
+        Looked for on a lattice four times finer than the field's knots, whatever the voxels: in between, a cubic
+        spline's slopes hardly change.
+        """
+        step = self.field.smoothness_mm / 4
+        ends = zip(self.shape, self.spacing_mm, self.center_mm, strict=True)
+        sides = [(-center, (n - 1) * mm - center) for n, mm, center in ends]
+        values = self._jacobian([np.linspace(a, b, int((b - a) / step) + 2) for a, b in sides])
+        return float(values.min()), float(values.max())
+
     def jacobian_determinant(self, box: Box | None = None) -> Float[Tensor, "*box"]:
         """Return det of the pull-back's derivative, source volume over target volume; 0 or less is a fold."""
-        axes = self._axes_mm(box or tuple(slice(0, n) for n in self.shape))
+        return self._jacobian(self._axes_mm(box or tuple(slice(0, n) for n in self.shape)))
+
+    def _jacobian(self, axes: Sequence[np.ndarray]) -> Float[Tensor, "*lattice"]:
         gradient = self.field.gradient(axes)
         n = len(axes)
         for axis in range(n):
@@ -186,9 +134,29 @@ class Deformation:
         stop = np.clip(np.ceil(high) + 1, 0, self.shape).astype(int)
         return None if (start >= stop).any() else tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
 
+    def _mm(self, index: np.ndarray) -> np.ndarray:
+        return index * np.array(self.spacing_mm)[:, None] - self.center_mm[:, None]
+
+    def _index(self, position_mm: np.ndarray) -> np.ndarray:
+        return (position_mm + self.center_mm[:, None]) / np.array(self.spacing_mm)[:, None]
+
     def _axes_mm(self, box: Box) -> list[np.ndarray]:
         sides = zip(box, self.spacing_mm, self.center_mm, strict=True)
         return [np.arange(side.start, side.stop) * step - center for side, step, center in sides]
+
+
+def diffeomorphism(
+    shape: tuple[int, ...],
+    spacing_mm: tuple[float, ...],
+    center_mm: np.ndarray,
+    matrix: np.ndarray,
+    translation_mm: np.ndarray,
+    velocity: SmoothField,
+) -> Deformation:
+    """Return the deformation whose non-rigid part is the flow of ``velocity``; see `Deformation` for the rest."""
+    low, high = (-center_mm).tolist(), ((np.array(shape) - 1) * spacing_mm - center_mm).tolist()
+    there, back = (exponential(velocity.scaled(sign), low, high) for sign in (1.0, -1.0))
+    return Deformation(shape, spacing_mm, center_mm, matrix, translation_mm, there, back)
 
 
 def pull_back(inside: Bool[np.ndarray, "*grid"], deformation: Deformation) -> tuple[Box, Float[np.ndarray, "*box"]]:
@@ -207,16 +175,18 @@ def pull_back(inside: Bool[np.ndarray, "*grid"], deformation: Deformation) -> tu
         np.flatnonzero(inside.any(axis=tuple(a for a in range(inside.ndim) if a != i))) for i in range(inside.ndim)
     ]
     crop = tuple(slice(max(int(s[0]) - 1, 0), int(s[-1]) + 2) for s in spans)
-    values = torch.from_numpy(inside[crop].astype(np.float32))
-    index = deformation.source_index(box)
-    for axis, side in enumerate(crop):
-        length = values.shape[axis]
-        index[axis].sub_(side.start).mul_(2 / max(length - 1, 1)).sub_(1)
-        if length == 1:
-            index[axis] = 0
-    points = torch.movedim(index.flip(0), 0, -1)[None]
-    share = F.grid_sample(values[None, None], points, mode="bilinear", padding_mode="border", align_corners=True)
-    return box, share[0, 0].numpy()
+    values = torch.from_numpy(inside[crop].astype(np.float32))[None, None]
+    out = torch.empty([side.stop - side.start for side in box])
+    for start in range(box[0].start, box[0].stop, SLAB):
+        slab = slice(start, min(start + SLAB, box[0].stop))
+        points = deformation.source_index((slab, *box[1:]))
+        for axis, (side, length) in enumerate(zip(crop, values.shape[2:], strict=True)):
+            # A single layer has no length to measure along: it is everywhere.
+            points[axis].sub_(side.start).mul_(2 / (length - 1)).sub_(1) if length > 1 else points[axis].zero_()
+        points = torch.movedim(points.flip(0), 0, -1)[None]
+        share = F.grid_sample(values, points, mode="bilinear", padding_mode="border", align_corners=True)
+        out[slab.start - box[0].start : slab.stop - box[0].start] = share[0, 0]
+    return box, out.numpy()
 
 
 def _along(axis: int, n: int) -> tuple[int, ...]:

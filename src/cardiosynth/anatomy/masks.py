@@ -1,22 +1,23 @@
 """The Mask Generation Module (FCaS 3.1.3, Eq. 5 and 6): new masks from deformed ones, each compared with its source."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pydantic
 from jaxtyping import UInt8
 
-from cardiosynth.anatomy.deform import Deformation, affine_matrix, pull_back, random_field
-from cardiosynth.anatomy.structures import close_each, dilate_each, solid_structures, thin_structure
+from cardiosynth.anatomy.comparison import Carried, Tolerances, compare
+from cardiosynth.anatomy.deform import Deformation, affine_matrix, diffeomorphism, pull_back
+from cardiosynth.anatomy.fields import random_field
+from cardiosynth.anatomy.structures import close_each, dilate_each, is_thin, solid_structures, thin_structure
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import LabelTable, normalized_name
 from cardiosynth.core.random import numpy_generator
 from cardiosynth.data.dataset import Dataset
-from cardiosynth.metrics.topology import components
 
 
 class MaskSettings(Settings):
@@ -27,18 +28,16 @@ class MaskSettings(Settings):
         scale: gamma, largest relative change of size along each axis.
         shear: largest shear between axes.
         translation_mm: delta, largest shift along each axis.
-        amplitude_mm: alpha, range of the smooth field's largest displacement.
+        amplitude_mm: alpha, range of the smooth field's largest velocity, which no displacement exceeds.
         smoothness_mm: zeta, range of the distance between the smooth field's knots.
         closing: ``closing`` keeps calibers and pieces and closes each structure with a 2x2x2 cube; ``literal`` is
             Eq. 6 as printed, a max-pool that thickens thin vessels; ``none`` leaves what deformation breaks. The
-            last two are for comparison: their pieces and volumes are not checked.
-        thin: structures whose caliber is a few voxels; names that the label table lacks are passed over.
+            last two are for comparison: what they do to pieces and volumes is recorded and not refused.
+        thin: structures to carry as vessels whatever their width; names that the label table lacks are passed over.
+            Tubes two voxels wide or less are carried so under any name.
         attempts: draws per mask, each a tenth milder than the one before, until one keeps its source's anatomy.
         smallest_jacobian: the smooth field is made milder until no volume shrinks by more than this factor.
-        volume_tolerance: largest relative error of a structure's volume.
-        thin_volume_tolerance: the same for thin structures.
-        smallest_piece: pieces smaller than this part of a structure are not counted; thin ones count every piece.
-        smallest_part_in_view: how much of a structure must stay inside the field of view.
+        tolerances: how far a mask may be from what the deformation makes of its source.
     """
 
     rotation_deg: float = pydantic.Field(default=10.0, ge=0)
@@ -51,10 +50,7 @@ class MaskSettings(Settings):
     thin: tuple[str, ...] = ("coronary_artery", "coronary_arteries", "coronaries")
     attempts: int = pydantic.Field(default=20, ge=1)
     smallest_jacobian: float = pydantic.Field(default=0.2, gt=0, lt=1)
-    volume_tolerance: float = pydantic.Field(default=0.1, gt=0)
-    thin_volume_tolerance: float = pydantic.Field(default=0.2, gt=0)
-    smallest_piece: float = pydantic.Field(default=0.02, ge=0, lt=1)
-    smallest_part_in_view: float = pydantic.Field(default=0.5, ge=0, le=1)
+    tolerances: Tolerances = Tolerances()
 
     @pydantic.model_validator(mode="after")
     def _ordered(self) -> "MaskSettings":
@@ -108,15 +104,18 @@ def make_mask(source: Case, index: int, seed: int, settings: MaskSettings) -> Ca
     for attempt in range(settings.attempts):
         rng = numpy_generator(seed, "mask", index, attempt)
         deformation, facts = draw_deformation(source, reference, settings, 0.9**attempt, rng)
-        mask, volumes = deform_mask(reference, source.labels, deformation, settings)
-        fault = _fault(mask, reference, volumes, source.labels, deformation, settings)
+        carried = deform_mask(reference, source.labels, deformation, settings)
+        found = compare(reference, carried, deformation, source.labels, settings.tolerances)
+        fault = found.left_view(settings.tolerances)
+        if not fault and settings.closing == "closing":
+            fault = found.fault(settings.tolerances)
         if not fault:
             known = {key: source.provenance[key] for key in ("acquisition", "licence") if key in source.provenance}
-            facts |= {"closing": settings.closing, "attempts": attempt + 1}
+            facts |= {"closing": settings.closing, "attempts": attempt + 1, "comparison": found.facts()}
             return Case(
                 case_id=mask_name(index),
                 image=None,
-                mask=mask[None],
+                mask=carried.mask[None],
                 affine=source.affine,
                 labels=source.labels,
                 intensity_unit=source.intensity_unit,
@@ -150,19 +149,25 @@ def draw_deformation(
     high = (np.array(reference.shape) - 1) * spacing - center
     field = random_field((-center).tolist(), high.tolist(), alpha, zeta, rng)
     matrix = affine_matrix(rotation.tolist(), scale.tolist(), shear.tolist())
-    drawn = Deformation(reference.shape, source.spacing_mm, center, matrix, translation, field)
-    deformation, milder = _unfolded(drawn, settings.smallest_jacobian)
+    milder = 1.0
+    while True:
+        velocity = field.scaled(milder)
+        deformation = diffeomorphism(reference.shape, source.spacing_mm, center, matrix, translation, velocity)
+        jacobian = deformation.jacobian_range()
+        if jacobian[0] > settings.smallest_jacobian:
+            break
+        milder *= 0.8
     facts = {
         "rotation_deg": rotation, "scale": scale, "shear": shear, "translation_mm": translation,
-        "amplitude_mm": alpha * milder, "smoothness_mm": zeta,
+        "amplitude_mm": alpha * milder, "smoothness_mm": zeta, "jacobian": jacobian,
     }  # fmt: skip
     return deformation, {name: np.round(value, 4).tolist() for name, value in facts.items()}
 
 
 def deform_mask(
     reference: UInt8[np.ndarray, "*grid"], labels: LabelTable, deformation: Deformation, settings: MaskSettings
-) -> tuple[UInt8[np.ndarray, "*grid"], dict[int, float]]:
-    """Return the deformed mask (Eq. 6) and the volume in voxels that each structure should have in view.
+) -> Carried:
+    """Return the deformed mask (Eq. 6).
 
     Where structures meet, thin ones go before myocardium, and myocardium before the rest.
     """
@@ -173,7 +178,7 @@ def deform_mask(
         for code in reversed(thin):
             inside, volumes[code] = thin_structure(reference == code, deformation)
             mask[inside] = code
-        return mask, volumes
+        return Carried(mask, volumes, thin)
     structures, volumes = {}, {}
     for code in reversed((*thin, *solid)):
         box, share = pull_back(reference == code, deformation)
@@ -181,11 +186,11 @@ def deform_mask(
         structures[code][box] = share >= 0.5
         volumes[code] = float(share.sum(dtype=np.float64))
     if settings.closing == "literal":
-        return dilate_each(structures, reference.shape), volumes
+        return Carried(dilate_each(structures, reference.shape), volumes, thin)
     mask = np.zeros(reference.shape, np.uint8)
     for code, inside in structures.items():
         mask[inside] = code
-    return mask, volumes
+    return Carried(mask, volumes, thin)
 
 
 @dataclass(frozen=True)
@@ -221,75 +226,15 @@ def _reference_mask(source: Case) -> np.ndarray:
     return reference
 
 
-def _unfolded(drawn: Deformation, smallest: float) -> tuple[Deformation, float]:
-    """Return the deformation with the field made milder, by the factor returned, until it folds nowhere."""
-    milder = 1.0
-    while True:
-        deformation = replace(drawn, field=drawn.field.scaled(milder))
-        if float(deformation.jacobian_determinant().min()) > smallest:
-            return deformation, milder
-        assert milder > 1e-6, "the affine part folds"
-        milder *= 0.8
-
-
 def _priority(
     labels: LabelTable, reference: np.ndarray, settings: MaskSettings
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     present = set(np.unique(reference).tolist())
     names = {normalized_name(name) for name in settings.thin}
     targets = [label for label in labels.targets if label.code in present]
-    thin = tuple(label.code for label in targets if label.name in names)
+    thin = [label.code for label in targets if label.name in names]
+    thin += [x.code for x in targets if x.code not in thin and is_thin(reference == x.code)]
     solid = sorted(
         (x for x in targets if x.code not in thin), key=lambda label: ("myocardium" not in label.name, label.code)
     )
-    return thin, tuple(label.code for label in solid)
-
-
-def _fault(
-    mask: np.ndarray,
-    reference: np.ndarray,
-    volumes: dict[int, float],
-    labels: LabelTable,
-    deformation: Deformation,
-    settings: MaskSettings,
-) -> str:
-    """Return what is wrong with a deformed mask, compared with its source; empty where nothing is."""
-    thin, _ = _priority(labels, reference, settings)
-    growth = float(np.linalg.det(deformation.matrix))
-    for label in (x for x in labels.targets if x.code in volumes):
-        wanted, whole = volumes[label.code], growth * int((reference == label.code).sum())
-        got = int((mask == label.code).sum())
-        if got == 0 or wanted < settings.smallest_part_in_view * whole:
-            return f"{label.title} left the field of view"
-        if settings.closing != "closing":
-            continue
-        is_thin = label.code in thin
-        tolerance = settings.thin_volume_tolerance if is_thin else settings.volume_tolerance
-        if abs(got - wanted) > max(tolerance * wanted, 2):
-            return f"{label.title} has {got} voxels instead of {wanted:.0f}"
-        smallest = 0.0 if is_thin else settings.smallest_piece
-        before = _pieces(reference == label.code, smallest)
-        cut = _touches_border(mask == label.code) or _touches_border(reference == label.code)
-        after = _pieces(mask == label.code, smallest, joined_beyond=cut)
-        if after > before or (after < before and not cut):
-            return f"{label.title} has {after} pieces instead of {before}"
-    return ""
-
-
-def _pieces(inside: np.ndarray, smallest: float, joined_beyond: bool = False) -> int:
-    """Return the number of pieces; with ``joined_beyond`` those that reach the border count as one."""
-    found = components(inside, max(1, int(smallest * inside.sum())))
-    if not joined_beyond:
-        return found.count
-    at_border = {int(piece) for face in _faces(inside.ndim) for piece in np.unique(found.labels[face])} - {0}
-    return found.count - max(len(at_border) - 1, 0)
-
-
-def _touches_border(inside: np.ndarray) -> bool:
-    return any(bool(inside[face].any()) for face in _faces(inside.ndim))
-
-
-def _faces(ndim: int) -> Iterable[tuple[slice | int, ...]]:
-    for axis in range(ndim):
-        for side in (0, -1):
-            yield tuple(side if i == axis else slice(None) for i in range(ndim))
+    return tuple(thin), tuple(label.code for label in solid)

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage, sparse
 
 from cardiosynth.anatomy.deform import Box, Deformation, pull_back
+from cardiosynth.metrics.topology import centerline
 
 SUPPORT = 0.02
 """Shares below are rounding; bridges run through larger ones only."""
@@ -42,6 +43,20 @@ def max_pool(inside: Bool[np.ndarray, "*grid"]) -> Bool[np.ndarray, "*grid"]:
         before, after = _neighbors(out, axis)
         before |= after
     return out
+
+
+def is_thin(inside: Bool[np.ndarray, "*grid"]) -> bool:
+    """Whether a structure is a tube (3D) or strip (2D) two voxels wide at most.
+
+    Without its surface voxels a tenth of it is left or less, and it is no sheet: it has five voxels or fewer, three in
+    a slice, per voxel of its centerline.
+    """
+    box = _box_of(inside)
+    if box is None:
+        return False
+    # Beyond the border of the grid it goes on.
+    core, voxels = int(ndimage.binary_erosion(inside[box], border_value=1).sum()), int(inside[box].sum())
+    return core <= 0.1 * voxels and voxels <= (2 * inside.ndim - 1) * int(centerline(inside[box]).sum())
 
 
 def thin_structure(
@@ -99,8 +114,8 @@ def _edges(node: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     """Return pairs of neighboring nodes and 2 minus the smaller of their shares."""
     padded_shape = tuple(n + 2 for n in share.shape)
     place = np.ravel_multi_index(tuple(i + 1 for i in np.unravel_index(node, share.shape)), padded_shape)
-    number = np.full(np.prod(padded_shape), -1, np.int64)
-    number[place] = np.arange(len(node))
+    number = np.full(np.prod(padded_shape), -1, np.int32)
+    number[place] = np.arange(len(node), dtype=np.int32)
     firsts, seconds = [], []
     for offset in np.ndindex(*(3,) * share.ndim):
         step = int(np.ravel_multi_index(offset, padded_shape) - np.ravel_multi_index((1,) * share.ndim, padded_shape))
