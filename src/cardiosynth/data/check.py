@@ -22,8 +22,8 @@ from cardiosynth.data.layout import FOLDERS, manifest
 Level = Literal["error", "warning", "info"]
 THIN = "coronary_artery"
 COARSEST_MM = 1.25
-"""Widest voxel at which coronary arteries (1-4 mm) survived an autoencoder: half of their contrast and four fifths of the
-clDice of a segmenter. At 1.6 mm they did not, and at 2.5 mm the images themselves hold a quarter of the contrast
+"""Widest voxel at which coronary arteries (1-4 mm) survived an autoencoder: half of their contrast and four fifths of a
+segmenter's clDice. At 1.6 mm they did not, and at 2.5 mm the images themselves hold a quarter of the contrast
 (phantoms, docs/log.md). The widest side counts, not a mean of the sides: an artery that crosses a thick slice is
 averaged away in it, however fine the voxel is in plane."""
 
