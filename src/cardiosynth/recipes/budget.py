@@ -197,8 +197,8 @@ def in_words(facts: dict[str, Any]) -> str:
         f"GPU: {machine['gpu'] or 'none here'}",
         "",
         f"recipe {recipe['name']}: {_product(recipe['shape'])} voxels of {_product(recipe['spacing_mm'])} mm",
-        f"on a {rates['device']} with {rates['memory_gb']:.1f} GB, {rates['tflops']:.2g} TFLOP/s and "
-        f"{rates['gb_per_s']:.3g} GB/s ({rates['origin']})",
+        f"on a {rates['device']} with {rates['memory_gb']:.1f} GB, {_rounded(rates['tflops'])} TFLOP/s and "
+        f"{_rounded(rates['gb_per_s'])} GB/s ({rates['origin']})",
     ]
     if rates["overhead_gb"]:
         lines.append(f"  memory includes {rates['overhead_gb']:g} GB for CUDA and its libraries (assumed)")
@@ -210,6 +210,10 @@ def in_words(facts: dict[str, Any]) -> str:
     lines += _change_in_words(encoding, rates)
     lines.append(f"disk: {disk['case_gb']:.3f} GB a case before compression, {disk['latents_gb']:.3f} GB its latents")
     return "\n".join(lines)
+
+
+def _rounded(rate: float) -> str:
+    return f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def _training_in_words(stage: str, facts: dict[str, Any], rates: dict[str, Any]) -> list[str]:
