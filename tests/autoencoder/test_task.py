@@ -176,6 +176,7 @@ def test_a_run_is_trained_recorded_and_judged(tmp_path):
     assert record["licences"] == ["CC0-1.0"]
     assert record["labels"] == CARDIAC_CT.model_dump(mode="json")
     found = read_json(tmp_path / "autoencoder" / "verdict.json")
+    assert (tmp_path / "autoencoder" / "verdict.png").exists()
     assert not found["held_out"]
     assert found["cases"] == ["blob-0", "blob-1", "blob-2"]
     assert found["fingerprint"] == record["fingerprint"]

@@ -13,15 +13,20 @@ from jaxtyping import Shaped
 from scipy import ndimage
 
 from cardiosynth.autoencoder.codec import Codec, load_codec, stage_folder
+from cardiosynth.autoencoder.sheet import verdict_sheet
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings
 from cardiosynth.core.intensity import Window
 from cardiosynth.core.labels import normalized_name
+from cardiosynth.core.picture import save_png
 from cardiosynth.core.store import latest_checkpoint, read_json, write_json
 from cardiosynth.metrics.fidelity import contrast_kept, mean_hu_error, psnr, structure_psnr
 
 VERDICT_CASES = 8
 """Cases that a verdict is given on at most."""
+
+PICTURED_CASES = 2
+"""Of these, those that are drawn."""
 
 Reconstruct = Callable[[Case], np.ndarray]
 """case -> its image after encoding and decoding, (1, *grid), in the case's unit."""
@@ -84,7 +89,7 @@ def verdict(reconstruct: Reconstruct, window_of: Callable[[Case], Window], cases
 
 
 def judge(codec: Codec, cases: Iterable[Case], folder: Path, held_out: bool | None) -> dict[str, Any]:
-    """Judge an autoencoder on the first of ``cases`` and write the verdict to ``folder/verdict.json``.
+    """Judge an autoencoder on the first of ``cases``; write ``folder/verdict.json`` and, to look at, ``verdict.png``.
 
     Args:
         codec: the autoencoder.
@@ -95,8 +100,10 @@ def judge(codec: Codec, cases: Iterable[Case], folder: Path, held_out: bool | No
     Returns:
         What ``verdict`` returns, ``held_out``, and the ``fingerprint`` of the weights.
     """
-    found = verdict(codec.reconstruct, codec.window_of, islice(cases, VERDICT_CASES))
+    seen = list(islice(cases, VERDICT_CASES))
+    found = verdict(codec.reconstruct, codec.window_of, seen)
     found = {"held_out": held_out, "fingerprint": codec.fingerprint} | found
+    save_png(verdict_sheet(codec.reconstruct, seen[:PICTURED_CASES]), folder / "verdict.png")
     write_json(folder / "verdict.json", found)
     return found
 
