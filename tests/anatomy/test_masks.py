@@ -1,5 +1,8 @@
+import gzip
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from cardiosynth.anatomy.masks import MaskSettings, make_masks
 from cardiosynth.core.case import Case
@@ -124,16 +127,58 @@ def test_slices_are_deformed_in_their_plane():
     assert len(made.provenance["mask"]["rotation_deg"]) == 1
 
 
-def test_real_short_axis_masks(real_data):
+def read_real(file, names, box=()):
+    """Return a real mask, or the part of it in ``box``, as a case."""
     import nibabel as nib
 
-    for file in sorted((real_data / "acdc").glob("patient00[1-3]/*frame01_gt.nii.gz")):
-        stored = nib.load(file)
-        labels = label_table({"right_ventricle": 1, "left_ventricular_myocardium": 2, "left_ventricle": 3})
-        mask = np.asarray(stored.dataobj).astype(np.uint8)[None]  # pyright: ignore[reportAttributeAccessIssue]
-        source = Case(case_id=file.name[:18], image=None, mask=mask, affine=stored.affine, labels=labels)  # pyright: ignore
+    stored = nib.load(file)
+    mask = np.asarray(stored.dataobj)[box].astype(np.uint8)  # pyright: ignore[reportAttributeAccessIssue]
+    return Case(
+        case_id=file.name.split(".")[0], image=None, mask=mask[None], affine=stored.affine,  # pyright: ignore
+        labels=label_table(names),
+    )  # fmt: skip
+
+
+ACDC = {"right_ventricle": 1, "left_ventricular_myocardium": 2, "left_ventricle": 3}
+
+
+@pytest.mark.parametrize("box", [(), np.s_[..., 4]], ids=["stack", "slice"])
+def test_real_short_axis_masks(real_data, box):
+    for file in sorted((real_data / "acdc").glob("patient00[12]/*frame01_gt.nii.gz")):
+        source = read_real(file, ACDC, box)
         made = next(make_masks([source], 1, 0))
-        assert set(np.unique(made.required_mask())) == {0, 1, 2, 3}
+        assert pieces(made.required_mask()[0]).keys() == {1, 2, 3}
+        found = made.provenance["mask"]["comparison"]
+        assert all(0.85 < found[name]["volume_ratio"] < 1.15 for name in ACDC)
+        assert all(found[name]["pieces"] == found[name]["pieces_before"] for name in ACDC)
+
+
+@pytest.mark.slow
+def test_a_real_thorax_with_great_vessels_that_leave_the_field_of_view(real_data):
+    source = read_real(
+        real_data / "cta_aorta" / "derived" / "label_heart1_aorta2_pa3.nii.gz",
+        {"heart": 1, "aorta": 2, "pulmonary_artery": 3},
+    )
+    made = next(make_masks([source], 1, 0))
+    found = made.provenance["mask"]["comparison"]
+    assert [found[name]["pieces"] for name in ("heart", "aorta", "pulmonary_artery")] == [1, 1, 1]
+    assert found["contacts_lost"] == found["contacts_new"] == []
+
+
+@pytest.mark.slow
+def test_real_calcium_of_many_spots_beside_a_heart_in_codes_of_ones_own(real_data):
+    header, data = (real_data / "lidc_heart_masks" / "0506_msk.nrrd").read_bytes().split(b"\n\n", 1)
+    assert b"type: short" in header and b"sizes: 512 512 122" in header and b"encoding: gzip" in header  # noqa: PT018
+    stored = np.frombuffer(gzip.decompress(data), "<i2").reshape((512, 512, 122), order="F")
+    heart = np.isin(stored, (1, 3))
+    box = tuple(slice(max(s.start - 15, 0), s.stop + 15) for s in ndimage.find_objects(heart.astype(np.uint8))[0])
+    codes = np.array([0, 200, 0, 17], np.uint8)
+    source = Case(
+        case_id="0506", image=None, mask=codes[stored[box]][None], affine=np.diag([-0.68, -0.68, 2.5, 1.0]),
+        labels=label_table({"whole_heart": 200, "calcium": 17}),
+    )  # fmt: skip
+    made = next(make_masks([source], 1, 0)).required_mask()[0]
+    assert pieces(made) == pieces(source.required_mask()[0]) == {17: 15, 200: 2}
 
 
 def test_sources_that_cannot_be_deformed_are_named():

@@ -3,7 +3,15 @@ import pytest
 from scipy import ndimage
 
 from cardiosynth.anatomy.deform import pull_back
-from cardiosynth.anatomy.structures import closing, is_thin, joined, max_pool, thin_structure, volume_keeping_share
+from cardiosynth.anatomy.structures import (
+    closing,
+    is_thin,
+    joined,
+    max_pool,
+    thin_structure,
+    volume_keeping_share,
+    without_specks,
+)
 from cardiosynth.metrics.topology import components
 
 from .test_deform import deformation, field
@@ -67,7 +75,7 @@ def test_fragments_that_no_share_connects_stay_apart():
 
 def test_the_share_found_keeps_the_volume_after_closing():
     _, share = pull_back(helix(), deformation((40,) * 3, (1.0,) * 3, field=field()))
-    kept = closing(share >= volume_keeping_share(share)).sum()
+    kept = closing(share >= volume_keeping_share(share, float(share.sum()))).sum()
     assert kept == pytest.approx(share.sum(), rel=0.03)
 
 
@@ -95,3 +103,26 @@ def test_thin_is_a_tube_of_two_voxels_and_neither_a_sheet_nor_a_block():
     assert not is_thin(np.zeros((4, 4, 4), bool))
     assert is_thin(tube[:, :, 4])
     assert not is_thin(block[:, :, 5])
+
+
+def test_pieces_one_voxel_apart_stay_apart_and_keep_their_volume():
+    upper, lower = np.zeros((24, 12, 12), bool), np.zeros((24, 12, 12), bool)
+    upper[4:20, 4:6, 5] = lower[4:20, 7:9, 5] = True
+    squeezed = deformation(upper.shape, (1.0,) * 3, np.diag([1.0, 0.5, 1.0]), translation_mm=(0.2, 0.0, 0.15))
+    alone = [thin_structure(vessel, squeezed)[0] for vessel in (upper, lower)]
+    assert components(alone[0] | alone[1]).count == 1
+    vessels, volume = thin_structure(upper | lower, squeezed)
+    assert components(vessels).count == 2
+    assert vessels.sum() == pytest.approx(volume, rel=0.05)
+
+
+def test_specks_go_to_their_neighbors_and_pieces_that_the_source_has_stay():
+    source = np.zeros((20, 20, 20), np.uint8)
+    source[2:12, 2:18, 2:18] = 5
+    source[15:17, 15, 15] = 5
+    source[2:12, 8:12, 8:12] = 9
+    broken = source.copy()
+    broken[7, 10, 10] = broken[14, 2, 2] = 5
+    np.testing.assert_array_equal(without_specks(broken, source, (5, 9)), source)
+    broken[18:, 2:18, 2:18] = 5
+    assert components(without_specks(broken, source, (5,)) == 5).sizes.tolist() == [2400, 512]

@@ -199,7 +199,8 @@ class _Part:
         box = next(iter(ndimage.find_objects(inside.astype(np.uint8))), (slice(0, 1),) * inside.ndim)
         self.shape, self.start, self.inside = inside.shape, np.array([[s.start] for s in box]), inside[box]
         self.voxels = int(self.inside.sum())
-        self.pieces: Components = components(self.inside, max(1, int(smallest_piece * self.voxels)))
+        self.pieces: Components = components(self.inside)
+        self.counted = int((self.pieces.sizes >= smallest_piece * self.voxels).sum())
 
     def places(self, piece: int = 0, most: int = 0) -> Float[np.ndarray, "n m"]:
         """Return the voxel indices of a piece (0: of everything), every so many so that there are ``most`` about."""
@@ -232,8 +233,8 @@ def _compare_structure(
     before, after = _Part(inside, smallest), _Part(carried.mask == code, smallest)
     lost, broken_off = _pieces_kept(before, after, deformation)
     return Structure(
-        pieces_before=before.pieces.count,
-        pieces=after.pieces.count,
+        pieces_before=before.counted,
+        pieces=after.counted,
         pieces_lost=lost,
         pieces_broken_off=broken_off,
         holes_before=_holes(before, tolerances),
@@ -247,14 +248,12 @@ def _compare_structure(
 
 def _pieces_kept(before: _Part, after: _Part, deformation: Deformation) -> tuple[int, int]:
     """Return how many pieces were lost and how many broke off."""
-    owned: dict[int, list[int]] = {piece: [] for piece in range(1, before.pieces.count + 1)}
-    broken_off = 0
-    for piece in range(1, after.pieces.count + 1):
+    owned: dict[int, list[int]] = {piece: [] for piece in range(before.pieces.count + 1)}
+    for piece in range(1, after.counted + 1):
         votes = before.piece_at(deformation.to_source(after.places(piece, SAMPLED)))
-        owner = int(np.bincount(votes).argmax()) if after.pieces.count > 1 or len(owned) > 1 else 1
-        owned.setdefault(owner, []).append(piece)
-    broken_off += len(owned.pop(0, []))
-    lost = [piece for piece, parts in owned.items() if not parts]
+        owned[int(np.bincount(votes).argmax()) if after.counted > 1 or before.pieces.count > 1 else 1].append(piece)
+    broken_off = len(owned.pop(0))
+    lost = [piece for piece in range(1, before.counted + 1) if not owned[piece]]
     lost = [piece for piece in lost if _in_view(before.places(piece, SAMPLED), deformation).mean() > 0.5]
     at_border = after.at_border()
     for piece, parts in owned.items():

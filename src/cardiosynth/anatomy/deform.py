@@ -8,6 +8,7 @@ the pull-back that resampling needs is explicit; the flow of the opposite veloci
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -159,10 +160,17 @@ def diffeomorphism(
     return Deformation(shape, spacing_mm, center_mm, matrix, translation_mm, there, back)
 
 
-def pull_back(inside: Bool[np.ndarray, "*grid"], deformation: Deformation) -> tuple[Box, Float[np.ndarray, "*box"]]:
-    """Return a structure's share of every voxel of the target, by linear interpolation (Lambda of Eq. 6).
+def pull_back(
+    inside: Bool[np.ndarray, "*grid"], deformation: Deformation, mode: Literal["bilinear", "nearest"] = "bilinear"
+) -> tuple[Box, Float[np.ndarray, "*box"]]:
+    """Return a structure's share of every voxel of the target (Lambda of Eq. 6).
 
     Where the source's border cuts the structure, it goes on as it is at the border.
+
+    Args:
+        inside: the structure in the source.
+        deformation: where it goes.
+        mode: linear interpolation between voxels along all axes, or the nearest voxel's 0 or 1.
 
     Returns:
         A box of the target and the shares in it, in [0, 1]; they are 0 outside. An empty box where nothing is left.
@@ -184,7 +192,7 @@ def pull_back(inside: Bool[np.ndarray, "*grid"], deformation: Deformation) -> tu
             # A single layer has no length to measure along: it is everywhere.
             points[axis].sub_(side.start).mul_(2 / (length - 1)).sub_(1) if length > 1 else points[axis].zero_()
         points = torch.movedim(points.flip(0), 0, -1)[None]
-        share = F.grid_sample(values, points, mode="bilinear", padding_mode="border", align_corners=True)
+        share = F.grid_sample(values, points, mode=mode, padding_mode="border", align_corners=True)
         out[slab.start - box[0].start : slab.stop - box[0].start] = share[0, 0]
     return box, out.numpy()
 

@@ -11,7 +11,14 @@ from jaxtyping import UInt8
 from cardiosynth.anatomy.comparison import Carried, Tolerances, compare
 from cardiosynth.anatomy.deform import Deformation, affine_matrix, diffeomorphism, pull_back
 from cardiosynth.anatomy.fields import random_field
-from cardiosynth.anatomy.structures import close_each, dilate_each, is_thin, solid_structures, thin_structure
+from cardiosynth.anatomy.structures import (
+    close_each,
+    dilate_each,
+    is_thin,
+    solid_structures,
+    thin_structure,
+    without_specks,
+)
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings
 from cardiosynth.core.errors import InputError
@@ -32,7 +39,8 @@ class MaskSettings(Settings):
         smoothness_mm: zeta, range of the distance between the smooth field's knots.
         closing: ``closing`` keeps calibers and pieces and closes each structure with a 2x2x2 cube; ``literal`` is
             Eq. 6 as printed, a max-pool that thickens thin vessels; ``none`` leaves what deformation breaks. The
-            last two are for comparison: what they do to pieces and volumes is recorded and not refused.
+            last two take the nearest voxel, as masks usually are warped, and are for comparison: what they do to
+            pieces and volumes is recorded and not refused.
         thin: structures to carry as vessels whatever their width; names that the label table lacks are passed over.
             Tubes two voxels wide or less are carried so under any name.
         attempts: draws per mask, each a tenth milder than the one before, until one keeps its source's anatomy.
@@ -178,13 +186,14 @@ def deform_mask(
         for code in reversed(thin):
             inside, volumes[code] = thin_structure(reference == code, deformation)
             mask[inside] = code
-        return Carried(mask, volumes, thin)
+        return Carried(without_specks(mask, reference, solid), volumes, thin)
     structures, volumes = {}, {}
     for code in reversed((*thin, *solid)):
-        box, share = pull_back(reference == code, deformation)
+        inside = reference == code
+        volumes[code] = float(pull_back(inside, deformation)[1].sum(dtype=np.float64))
+        box, nearest = pull_back(inside, deformation, mode="nearest")
         structures[code] = np.zeros(reference.shape, bool)
-        structures[code][box] = share >= 0.5
-        volumes[code] = float(share.sum(dtype=np.float64))
+        structures[code][box] = nearest > 0
     if settings.closing == "literal":
         return Carried(dilate_each(structures, reference.shape), volumes, thin)
     mask = np.zeros(reference.shape, np.uint8)

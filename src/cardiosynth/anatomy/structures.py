@@ -12,13 +12,17 @@ from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage, sparse
 
 from cardiosynth.anatomy.deform import Box, Deformation, pull_back
-from cardiosynth.metrics.topology import centerline
+from cardiosynth.metrics.topology import centerline, components
 
 SUPPORT = 0.02
 """Shares below are rounding; bridges run through larger ones only."""
 
 SEARCH_STEPS = 12
 """Halvings of [0, 1] to find the share that keeps a volume: to 1/4096."""
+
+
+SPECK = 0.01
+"""Part of a structure below which a piece that its source does not have is an accident of the voxels."""
 
 
 def closing(inside: Bool[np.ndarray, "*grid"]) -> Bool[np.ndarray, "*grid"]:
@@ -62,21 +66,27 @@ def is_thin(inside: Bool[np.ndarray, "*grid"]) -> bool:
 def thin_structure(
     inside: Bool[np.ndarray, "*grid"], deformation: Deformation
 ) -> tuple[Bool[np.ndarray, "*grid"], float]:
-    """Return a thin structure after deformation, every piece whole and of its caliber, and its volume in voxels."""
+    """Return a thin structure after deformation, every piece whole and of its caliber, and its volume in voxels.
+
+    Pieces stay apart: what lies next to one that is there already is left to it.
+    """
     out = np.zeros(deformation.shape, bool)
     volume = 0.0
     pieces, count = ndimage.label(inside, np.ones((3,) * inside.ndim))  # pyright: ignore[reportGeneralTypeIssues]
     for piece in range(1, count + 1):
         box, share = pull_back(pieces == piece, deformation)
+        wanted = float(share.sum(dtype=np.float64))
+        volume += wanted
+        free = np.logical_not(ndimage.binary_dilation(out[box], np.ones((3,) * inside.ndim)))
+        share *= free
         if share.size and share.max() > SUPPORT:
-            volume += float(share.sum(dtype=np.float64))
-            out[box] |= closing(joined(share >= volume_keeping_share(share), share))
+            out[box] |= closing(joined(share >= volume_keeping_share(share, wanted), share)) & free
     return out, volume
 
 
-def volume_keeping_share(share: Float[np.ndarray, "*box"]) -> float:
-    """Return the share above which, after closing, lie as many voxels as the shares sum to."""
-    wanted = max(1.0, float(share.sum(dtype=np.float64)))
+def volume_keeping_share(share: Float[np.ndarray, "*box"], volume: float) -> float:
+    """Return the share above which, after closing, lie ``volume`` voxels or as many as there are."""
+    wanted = max(1.0, volume)
     low, high = SUPPORT, float(share.max())
     for _ in range(SEARCH_STEPS):
         middle = (low + high) / 2
@@ -160,6 +170,29 @@ def close_each(mask: UInt8[np.ndarray, "*grid"], codes: Iterable[int]) -> UInt8[
         box = _box_of(mask == code)
         if box is not None:
             out[box][closing(mask[box] == code) & (out[box] == 0)] = code
+    return out
+
+
+def without_specks(
+    mask: UInt8[np.ndarray, "*grid"], source: UInt8[np.ndarray, "*grid"], codes: Iterable[int]
+) -> UInt8[np.ndarray, "*grid"]:
+    """Return ``mask`` with no more pieces of a structure than ``source`` has, as far as specks are to blame.
+
+    Where thin edges are cut into voxels, specks come off. The smallest pieces too many, each less than ``SPECK`` of
+    the structure, take the code that most of their neighbors have.
+    """
+    out = mask.copy()
+    for code in codes:
+        pieces = components(out == code)
+        if pieces.count < 2:
+            continue
+        boxes = ndimage.find_objects(pieces.labels)
+        for piece in range(components(source == code).count + 1, pieces.count + 1):
+            box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in boxes[piece - 1])
+            speck = pieces.labels[box] == piece
+            around = ndimage.binary_dilation(speck, np.ones((3,) * mask.ndim)) & ~speck
+            if pieces.sizes[piece - 1] < SPECK * pieces.sizes.sum():
+                out[box][speck] = np.bincount(out[box][around]).argmax()
     return out
 
 
