@@ -49,3 +49,14 @@ def test_what_does_not_run_or_comes_too_late_is_told(tmp_path: Path):
     assert "seconds" in found["measured"]["monai, decode"], "one failure ends one measurement"
     late = run("gpu_paper_scale.py", tmp_path / "late.json", *small, "--minutes", "0")
     assert all(row == {"skipped": "time is up"} for row in late["measured"].values())
+
+
+@pytest.mark.slow
+def test_masks_are_made_beside_those_of_other_libraries(tmp_path: Path):
+    found = run("mask_warps.py", tmp_path / "results.json", "--threads", "1")
+    ours, monai = found["rows"][:2]
+    assert (ours["way"], monai["way"]) == ("ours", "monai")
+    assert all(before == after for before, after in ours["pieces_before_and_after"].values())
+    before, after = monai["pieces_before_and_after"]["coronary_artery"]
+    assert after > before, "vessels of one voxel break under the nearest neighbor"
+    assert all(row["peak_gb"] > row["peak_gb_beyond_the_mask"] > 0 for row in (ours, monai))
