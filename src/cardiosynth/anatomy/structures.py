@@ -63,6 +63,18 @@ def is_thin(inside: Bool[np.ndarray, "*grid"]) -> bool:
     return core <= 0.1 * voxels and voxels <= (2 * inside.ndim - 1) * int(centerline(inside[box]).sum())
 
 
+def one_wider(inside: Bool[np.ndarray, "*grid"]) -> Bool[np.ndarray, "*grid"]:
+    """Return ``inside`` and every voxel next to it, through corners too."""
+    out = inside
+    for axis in range(inside.ndim):
+        wider = out.copy()
+        (before, after), (wider_before, wider_after) = _neighbors(out, axis), _neighbors(wider, axis)
+        wider_before |= after
+        wider_after |= before
+        out = wider
+    return out
+
+
 def thin_structure(
     inside: Bool[np.ndarray, "*grid"], deformation: Deformation
 ) -> tuple[Bool[np.ndarray, "*grid"], float]:
@@ -77,7 +89,7 @@ def thin_structure(
         box, share = pull_back(pieces == piece, deformation)
         wanted = float(share.sum(dtype=np.float64))
         volume += wanted
-        free = np.logical_not(ndimage.binary_dilation(out[box], np.ones((3,) * inside.ndim)))
+        free = ~one_wider(out[box])
         share *= free
         if share.size and share.max() > SUPPORT:
             out[box] |= closing(joined(share >= volume_keeping_share(share, wanted), share)) & free
@@ -183,16 +195,20 @@ def without_specks(
     """
     out = mask.copy()
     for code in codes:
-        pieces = components(out == code)
+        before, after = _box_of(source == code), _box_of(out == code)
+        if before is None or after is None:
+            continue
+        part = out[after]
+        pieces = components(part == code)
         if pieces.count < 2:
             continue
         boxes = ndimage.find_objects(pieces.labels)
-        for piece in range(components(source == code).count + 1, pieces.count + 1):
+        for piece in range(components(source[before] == code).count + 1, pieces.count + 1):
             box = tuple(slice(max(s.start - 1, 0), s.stop + 1) for s in boxes[piece - 1])
             speck = pieces.labels[box] == piece
-            around = ndimage.binary_dilation(speck, np.ones((3,) * mask.ndim)) & ~speck
+            around = one_wider(speck) & ~speck
             if pieces.sizes[piece - 1] < SPECK * pieces.sizes.sum():
-                out[box][speck] = np.bincount(out[box][around]).argmax()
+                part[box][speck] = np.bincount(part[box][around]).argmax()
     return out
 
 
