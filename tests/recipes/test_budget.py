@@ -28,6 +28,7 @@ def count(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+@pytest.mark.slow
 def test_parameters_are_those_of_the_networks():
     codec, sizes = TINY.autoencoder.network, (4, 4, 3, TINY.diffusion.denoiser)
     real = {
@@ -95,7 +96,7 @@ def test_a_gpu_that_is_not_here_is_assumed_and_said_to_be():
     facts = examine(TINY, gpu_mem_gb=24, gpu_tflops=None)
     text = in_words(facts)
     assert "24.0 GB" in text
-    assert f"{rates.ASSUMED_TFLOPS:.2g} TFLOP/s" in text
+    assert f"{rates.ASSUMED_TFLOPS:.0f} TFLOP/s" in text
     assert "assumed" in text
     assert machine_rates(24, 50.0, bfloat16=True).tflops == 50.0
     stage = facts["recipe"]["training"]["control"]
