@@ -33,7 +33,7 @@ def test_a_reconstruction_is_never_taken_for_a_scan():
     case = blob(0)
     made = case.with_(image=case.image.astype(np.float32))
     plain = with_letters(draw_image(made, "axial", focus(made), SIZE_PX), "axial")
-    expected = contact_sheet([[with_mark(plain, "RECONSTRUCTION")]])[:SIZE_PX, -SIZE_PX - 4 :]
+    expected = contact_sheet([[with_mark(plain, "RECONSTRUCTION SYNTHETIC (PHANTOM)")]])[:SIZE_PX, -SIZE_PX - 4 :]
     sheet = verdict_sheet(lambda one: one.image, [case])
     left, top = sheet.shape[1] - 2 * (SIZE_PX + 4), sheet.shape[0] - 3 * (SIZE_PX + 4)
     assert np.array_equal(sheet[top : top + SIZE_PX, left : left + SIZE_PX], expected[:, :SIZE_PX])

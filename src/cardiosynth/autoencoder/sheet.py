@@ -43,10 +43,10 @@ def verdict_sheet(reconstruct: Callable[[Case], np.ndarray], cases: Sequence[Cas
 def _line(case: Case, made: Case, plane: Plane) -> list[Picture]:
     point, window = focus(case), window_for(case)
     change = made.with_(image=made.required_image() - case.required_image().astype(np.float32))
-    half = DIFFERENCE * window.width / 2
+    half, unit = DIFFERENCE * window.width / 2, " HU" if case.intensity_unit == "hu" else ""
     shown = [
         (draw_image(case, plane, point, SIZE_PX, window), mark_of(case)),
-        (draw_image(made, plane, point, SIZE_PX, window), "RECONSTRUCTION"),
-        (draw_image(change, plane, point, SIZE_PX, Window(low=-half, high=half)), f"{-half:g} to {half:g}"),
+        (draw_image(made, plane, point, SIZE_PX, window), f"RECONSTRUCTION {mark_of(case)}".strip()),
+        (draw_image(change, plane, point, SIZE_PX, Window(low=-half, high=half)), f"{-half:.0f} to {half:.0f}{unit}"),
     ]
     return [with_mark(with_letters(picture, plane), text) if text else picture for picture, text in shown]
