@@ -54,6 +54,21 @@ def recorded_recipe(run: Path) -> FcasRecipe:
     return parse_settings(FcasRecipe, read_json(run / RECIPE), str(run / RECIPE))
 
 
+def check_recipe(run: Path, recipe: FcasRecipe) -> None:
+    """Refuse a recipe that a run was not begun with.
+
+    Raises:
+        InputError: the run was begun with a recipe of another name, grid or intensity scale.
+    """
+    if (run / RECIPE).exists():
+        before = recorded_recipe(run)
+        if (before.name, before.grid, before.intensity) != (recipe.name, recipe.grid, recipe.intensity):
+            raise InputError(
+                f"{run} was begun with recipe {before.name} on grid {before.grid.shape}, not with {recipe.name} on "
+                f"{recipe.grid.shape}; use another run folder or that recipe."
+            )
+
+
 def keep_recipe(run: Path, recipe: FcasRecipe, writes: bool = True) -> None:
     """Write the run's recipe, so that later stages need not name it.
 
@@ -63,14 +78,8 @@ def keep_recipe(run: Path, recipe: FcasRecipe, writes: bool = True) -> None:
         writes: whether this process writes files.
 
     Raises:
-        InputError: the run was begun with a recipe of another name or grid.
+        InputError: see :func:`check_recipe`.
     """
-    if (run / RECIPE).exists():
-        before = recorded_recipe(run)
-        if (before.name, before.grid, before.intensity) != (recipe.name, recipe.grid, recipe.intensity):
-            raise InputError(
-                f"{run} was begun with recipe {before.name} on grid {before.grid.shape}, not with {recipe.name} on "
-                f"{recipe.grid.shape}; use another run folder or that recipe."
-            )
+    check_recipe(run, recipe)
     if writes:
         write_json(run / RECIPE, recipe.model_dump(mode="json"))

@@ -18,7 +18,7 @@ from cardiosynth.core.progress import Progress, say
 from cardiosynth.data.dataset import Dataset, DatasetWriter, read_dataset
 from cardiosynth.diffusion.stages import train_control, train_diffusion
 from cardiosynth.recipes.fcas import FcasRecipe
-from cardiosynth.recipes.registry import keep_recipe, recorded_recipe
+from cardiosynth.recipes.registry import check_recipe, keep_recipe, recorded_recipe
 from cardiosynth.recipes.sheets import sheet_sampler
 from cardiosynth.sampling.generator import load_generator
 from cardiosynth.segmentation.features import feature_distance
@@ -132,6 +132,7 @@ def train_stage(
         )
     processes = join_processes(device)
     with processes.writer_first():
+        check_recipe(run, recipe)
         if stage in ON_LATENTS:
             own = str(processes.device)
             pass_gate(earlier.autoencoder or run, cases.with_images(), recipe.gate, accept_verdict, own)
