@@ -4,9 +4,11 @@ accelerate finds devices and the launch (torchrun, accelerate launch, a plain pr
 loop averages gradients after each backward, so that a loss may call any part of a module.
 """
 
+import atexit
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.distributed as dist
@@ -126,7 +128,16 @@ def join_processes(device: str) -> Processes:
     if wanted.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"--device {device}: torch sees no CUDA device here; use --device cpu.")
     state = PartialState(cpu=wanted.type == "cpu")
+    if state.num_processes > 1:
+        _leave_at_exit()
     if state.process_index > 0:
         set_mode("quiet")
     own = wanted if state.num_processes == 1 or state.device is None else state.device
     return Processes(state.process_index, state.num_processes, own)
+
+
+@cache
+def _leave_at_exit() -> None:
+    # A process that ends while the group's threads still run is now and then killed by the C++ runtime, after its work
+    # is done and saved.
+    atexit.register(lambda: dist.destroy_process_group() if dist.is_initialized() else None)
