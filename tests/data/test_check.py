@@ -9,7 +9,7 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import CARDIAC_CT, label_table
 from cardiosynth.data.check import check_dataset
 from cardiosynth.data.dataset import DatasetWriter, write_dataset
-from cardiosynth.data.formats import write_nifti
+from cardiosynth.data.formats.nifti import write_nifti
 
 TABLE = label_table({"coronary artery": 1, "left atrium": 2})
 

@@ -10,7 +10,7 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import CARDIAC_CT, LabelTable, label_table
 from cardiosynth.core.store import read_json, read_rows
 from cardiosynth.data.dataset import DatasetWriter, read_dataset, write_dataset
-from cardiosynth.data.formats import write_nifti
+from cardiosynth.data.formats.nifti import write_nifti
 
 TABLE = label_table({"heart": 1, "aorta": 2})
 AFFINE = np.array([[0.9, -0.3, 0, 5], [0.3, 0.9, 0, -7], [0, 0, 2.5, 11], [0, 0, 0, 1.0]])

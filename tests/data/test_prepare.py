@@ -10,7 +10,7 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import label_table
 from cardiosynth.core.volume import Grid, resample
 from cardiosynth.data.dataset import read_dataset
-from cardiosynth.data.formats import read_image
+from cardiosynth.data.formats.files import read_image
 from cardiosynth.data.prepare import PrepareSettings, prepare, prepare_case
 from cardiosynth.data.sources.acdc import acdc
 from cardiosynth.data.sources.folder import folder

@@ -7,7 +7,7 @@ import pytest
 from cardiosynth.core.case import Case
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import label_table
-from cardiosynth.data.formats import write_nifti
+from cardiosynth.data.formats.nifti import write_nifti
 from cardiosynth.data.stream import CaseStream, read_pair
 
 TABLE = label_table({"heart": 1})

@@ -16,7 +16,7 @@ from cardiosynth.core.store import file_sha256
 from cardiosynth.core.volume import Grid
 from cardiosynth.data.dataset import Dataset, finish_dataset, read_dataset
 from cardiosynth.data.description import COMPLETE
-from cardiosynth.data.formats import is_nifti
+from cardiosynth.data.formats.nifti import is_nifti
 from cardiosynth.data.layout import FOLDERS, manifest
 
 Level = Literal["error", "warning", "info"]

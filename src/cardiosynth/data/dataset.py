@@ -24,7 +24,9 @@ from cardiosynth.data.description import (
     read_description,
     write_description,
 )
-from cardiosynth.data.formats import Volume, read_confidence, read_image, read_mask, write_nifti
+from cardiosynth.data.formats.files import read_confidence, read_image, read_mask
+from cardiosynth.data.formats.nifti import write_nifti
+from cardiosynth.data.formats.volume import Volume
 from cardiosynth.data.layout import (
     FOLDERS,
     Part,

@@ -14,7 +14,7 @@ from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError, suggest
 from cardiosynth.core.labels import LabelTable, label_table
 from cardiosynth.core.store import read_json, write_json
-from cardiosynth.data.formats import ENDINGS
+from cardiosynth.data.formats.nifti import ENDINGS
 
 FORMAT_VERSION = 1
 COMPLETE, UNFINISHED = "dataset.json", ".description.json"

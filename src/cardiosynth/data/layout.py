@@ -11,7 +11,9 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import rounded_image
 from cardiosynth.core.labels import LabelTable
 from cardiosynth.core.store import read_rows
-from cardiosynth.data.formats import Volume, is_nifti, stem
+from cardiosynth.data.formats.files import stem
+from cardiosynth.data.formats.nifti import is_nifti
+from cardiosynth.data.formats.volume import Volume
 
 Part = Literal["image", "mask", "confidence"]
 FOLDERS: dict[Part, tuple[str, str]] = {

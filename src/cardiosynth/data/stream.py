@@ -8,7 +8,7 @@ from cardiosynth.core.case import Case, IntensityUnit
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import why_not_hu
 from cardiosynth.core.labels import LabelTable
-from cardiosynth.data.formats import read_image, read_mask
+from cardiosynth.data.formats.files import read_image, read_mask
 from cardiosynth.data.layout import check_codes, check_same_grid
 
 

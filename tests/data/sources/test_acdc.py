@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cardiosynth.core.errors import InputError
-from cardiosynth.data.formats import write_nifti
+from cardiosynth.data.formats.nifti import write_nifti
 from cardiosynth.data.sources.acdc import LABELS, acdc
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import CARDIAC_CT, label_table
-from cardiosynth.data.formats import write_nifti
+from cardiosynth.data.formats.nifti import write_nifti
 from cardiosynth.data.sources.folder import folder
 
 

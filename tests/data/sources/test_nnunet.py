@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cardiosynth.core.errors import InputError
-from cardiosynth.data.formats import write_nifti
+from cardiosynth.data.formats.nifti import write_nifti
 from cardiosynth.data.sources.nnunet import nnunet
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import label_table
 from cardiosynth.core.progress import say
-from cardiosynth.data.formats import is_nifti, stem
+from cardiosynth.data.formats.files import stem
+from cardiosynth.data.formats.nifti import is_nifti
 from cardiosynth.data.stream import CaseStream, read_pair
 
 LABELS = label_table({"right_ventricle": 1, "left_ventricular_myocardium": 2, "left_ventricle": 3})

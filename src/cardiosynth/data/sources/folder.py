@@ -14,7 +14,8 @@ import numpy as np
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import CARDIAC_CT, LabelTable
 from cardiosynth.data.description import read_label_table, unit_named
-from cardiosynth.data.formats import is_nifti, read_mask, stem
+from cardiosynth.data.formats.files import read_mask, stem
+from cardiosynth.data.formats.nifti import is_nifti
 from cardiosynth.data.stream import CaseStream, read_pair
 
 MASK_NAME = re.compile(r"(?i)(.+?)[._-](labels?|mask|seg|segmentation|gt)$")
