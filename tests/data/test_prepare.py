@@ -142,7 +142,7 @@ def readers(*cases: Case | str) -> CaseStream:
             raise InputError(case)
         return case
 
-    return CaseStream([lambda case=case: read(case) for case in cases])
+    return CaseStream({str(index): lambda case=case: read(case) for index, case in enumerate(cases)})
 
 
 def test_a_broken_case_does_not_stop_the_rest_and_is_named_at_the_end(tmp_path: Path):

@@ -1,3 +1,5 @@
+import pickle
+from functools import partial
 from operator import length_hint
 from pathlib import Path
 
@@ -20,13 +22,21 @@ def test_a_stream_goes_on_after_a_broken_case_and_knows_what_is_left():
     def whole() -> Case:
         return Case(case_id="a", image=np.zeros((1, 2, 2, 2), np.int16), affine=np.eye(4))
 
-    stream = CaseStream([whole, broken, whole])
+    stream = CaseStream({"a": whole, "b": broken, "c": whole})
     assert length_hint(stream) == 3
     assert next(stream).case_id == "a"
     with pytest.raises(InputError, match="second"):
         next(stream)
     assert [case.case_id for case in stream] == ["a"]
     assert length_hint(stream) == 0
+    assert stream.case_ids == ("a", "b", "c")
+
+
+def test_a_reader_can_be_handed_to_another_process(tmp_path: Path):
+    write_nifti(tmp_path / "a.nii.gz", np.full((1, 4, 4, 4), 7, np.int16), np.eye(4))
+    stream = CaseStream({"a": partial(read_pair, "a", tmp_path / "a.nii.gz", None, TABLE, "hu", {})})
+    assert pickle.loads(pickle.dumps(stream.reader("a")))().image.max() == 7
+    assert length_hint(stream) == 1
 
 
 def test_mr_that_is_taken_for_ct_is_refused_with_the_mend(tmp_path: Path):

@@ -13,22 +13,34 @@ from cardiosynth.data.layout import check_codes, check_same_grid
 
 
 class CaseStream(Iterator[Case]):
-    """An iterator over cases that goes on after an `InputError`, unlike a generator, and knows how many are left.
+    """An iterator over cases that goes on after an `InputError`, unlike a generator, and knows what is left.
+
+    Which cases there are is known without reading any; a reader may be handed to another process.
 
     Args:
-        readers: one function per case, each called when its turn comes.
+        readers: case name -> the function that reads it, a partial of a module's function, called when its turn comes.
     """
 
-    def __init__(self, readers: list[Callable[[], Case]]):
-        self._readers = list(reversed(readers))
+    def __init__(self, readers: Mapping[str, Callable[[], Case]]):
+        self._readers = dict(readers)
+        self._left = list(reversed(self._readers))
+
+    @property
+    def case_ids(self) -> tuple[str, ...]:
+        """The names of all cases, those already read among them."""
+        return tuple(self._readers)
+
+    def reader(self, case_id: str) -> Callable[[], Case]:
+        """Return the function that reads the case of this name."""
+        return self._readers[case_id]
 
     def __next__(self) -> Case:
-        if not self._readers:
+        if not self._left:
             raise StopIteration
-        return self._readers.pop()()
+        return self._readers[self._left.pop()]()
 
     def __length_hint__(self) -> int:
-        return len(self._readers)
+        return len(self._left)
 
 
 def read_pair(

@@ -41,10 +41,10 @@ def acdc(root: Path) -> CaseStream:
     series = [name for name in files if name.endswith("_4d")]
     if series:
         say(f"{root}: {len(series)} 4D series are passed over; they have no annotation.")
-    readers = []
+    readers = {}
     for name, path in frames.items():
         mask = files.get(f"{name}_gt")
-        readers.append(partial(read_pair, name, path, mask, LABELS, "mr", _facts(name, path, frames)))
+        readers[name] = partial(read_pair, name, path, mask, LABELS, "mr", _facts(name, path, frames))
     return CaseStream(readers)
 
 

@@ -47,12 +47,12 @@ def folder(
     if not images and not masks:
         raise InputError(f"{root} holds no .nii.gz or .nii file; put images into images/ and masks into labels/.")
     table = labels if isinstance(labels, LabelTable) else _table(root, labels, masks)
-    readers = []
+    readers = {}
     for name in sorted({*images, *masks}):
         image, mask = images.get(name), masks.get(name)
         files = {part: p.relative_to(root).as_posix() for part, p in (("image", image), ("mask", mask)) if p}
         facts = {"source": f"folder {root.name}", "files": files, **({"licence": licence} if licence else {})}
-        readers.append(partial(read_pair, name, image, mask, table, unit, facts))
+        readers[name] = partial(read_pair, name, image, mask, table, unit, facts)
     return CaseStream(readers)
 
 
