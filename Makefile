@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 export OMP_NUM_THREADS ?= 2
+# Tests are many small things: a process per core with one thread each. A file's tests stay together for its fixtures.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test check format clean
 
@@ -12,14 +14,14 @@ demo: $(VENV)/.installed
 	$(BIN)/cardiosynth demo $(OUT)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check src tests examples benchmarks
 	$(BIN)/ruff check src tests examples benchmarks
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format src tests examples benchmarks
