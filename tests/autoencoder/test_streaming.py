@@ -217,9 +217,9 @@ def test_a_chain_may_begin_with_a_norm():
         assert error(run(chain, plan, x), chain.forward(x)) < 1e-6
 
 
-def test_a_layer_without_a_value_says_so():
-    with pytest.raises(NotImplementedError):
-        Layer("nothing").forward(torch.zeros(1, 1, 1))
+def test_the_base_of_all_layers_is_the_identity():
+    x = two_regions((1, 4, 16, 3, 3))
+    assert torch.equal(Layer("nothing").forward(x), x)
 
 
 PEAK = """
