@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from cardiosynth.core import volume
 from cardiosynth.core.volume import (
     Grid,
     centered_grid,
@@ -179,3 +180,20 @@ def test_three_structures_that_meet_leave_no_hole():
     mask = np.where(x < 15, 1, np.where(y < 15, 2, 3)).astype(np.uint8)[None]
     target = centered_grid(source.center_mm, (16, 16, 16), (1.7, 1.7, 1.7))
     assert (resample_mask(mask, source, target) > 0).all()
+
+
+@pytest.mark.parametrize("axes", [np.eye(3), rotation(25)])
+def test_small_blocks_give_what_one_block_gives(monkeypatch: pytest.MonkeyPatch, axes: np.ndarray):
+    source = Grid((40, 36, 30), affine_of(np.diag([1.0, 1.2, 1.5])))
+    target = centered_grid(source.center_mm + 0.3, (30, 20, 26), (1.9, 1.1, 1.3), axes)
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(1, *source.shape)).astype(np.float32)
+    mask = np.zeros((1, *source.shape), np.uint8)
+    mask[:, 5:30, 6:20], mask[:, 18:20, 18:20] = 3, 5
+    whole = [resample(image, source, target, None, order) for order in (1, 3)], resample_mask(mask, source, target)
+    monkeypatch.setattr(volume, "BLOCK", 7)
+    monkeypatch.setattr(volume, "MASK_BLOCK", 7)
+    for order, one in zip((1, 3), whole[0], strict=True):
+        np.testing.assert_allclose(resample(image, source, target, None, order), one, atol=1e-5)
+    assert set(np.unique(whole[1])) == {0, 3, 5}
+    assert np.array_equal(resample_mask(mask, source, target), whole[1])

@@ -5,7 +5,9 @@ Right, Anterior and Superior, as in NIfTI. A voxel fills its cell: space ends ha
 The grid of a slice is two-dimensional, its affine is not: the third column is the slice's normal and thickness.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import nibabel as nib
 import numpy as np
@@ -135,7 +137,7 @@ def to_ras(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.ascontiguousarray(moved), affine @ change
 
 
-def resample(image: np.ndarray, source: Grid, target: Grid, fill: float, order: int = 1) -> np.ndarray:
+def resample(image: np.ndarray, source: Grid, target: Grid, fill: float | None, order: int = 1) -> np.ndarray:
     """Resample ``image`` (C, X, Y[, Z]) from ``source`` to ``target`` by interpolation in physical space.
 
     Before a coarser target is sampled the image is smoothed (Gaussian, sigma (s - 1) / 2 source voxels for steps of
@@ -145,15 +147,32 @@ def resample(image: np.ndarray, source: Grid, target: Grid, fill: float, order: 
         image: values on ``source``, any real dtype.
         source: the grid of ``image``.
         target: the grid wanted.
-        fill: value outside ``source``.
+        fill: value outside ``source``; None for the outermost value, which goes on.
         order: 0 nearest, 1 linear, 3 cubic B-spline.
 
     Returns:
         (C, *target.shape) float32.
     """
+    out = np.empty((len(image), *target.shape), np.float32)
+    for where, block in resampled_blocks(image, source, target, fill, order):
+        out[where] = block
+    return out
+
+
+def resampled_blocks(
+    image: np.ndarray, source: Grid, target: Grid, fill: float | None, order: int = 1
+) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+    """Yield what `resample` returns in blocks, so that no second volume need lie in memory.
+
+    Returns:
+        Where a block stands in the result, and the block, float32.
+    """
     mapping = _IndexMap(source, target)
-    inside = mapping.inside()
-    return np.stack([np.where(inside, mapping.sample(channel, order), np.float32(fill)) for channel in image])
+    for box in _boxes(target.shape, BLOCK):
+        inside = True if fill is None else mapping.inside(box)
+        for index, channel in enumerate(image):
+            block = mapping.sample(channel[mapping.reach(box, order)], box, order)
+            yield (slice(index, index + 1), *box), np.where(inside, block, np.float32(fill or 0))[None]
 
 
 def resample_mask(mask: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
@@ -167,29 +186,70 @@ def resample_mask(mask: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
         (1, *target.shape) uint8.
     """
     mapping = _IndexMap(source, target)
-    inside = mapping.inside()
-    background = np.ones(target.shape, np.float32)
-    best = np.zeros(target.shape, np.float32)
-    out = np.zeros(target.shape, np.uint8)
-    for code in np.unique(mask[mask > 0]):
-        share = mapping.sample(mask[0] == code, 1) * inside
-        background -= share
-        needed = _volume_keeping_share(share)
-        share *= (1 - needed) / needed
-        wins = share > best
-        best[wins], out[wins] = share[wins], code
-    out[background > best + 1e-5] = 0
-    return out[None]
+    boxes = _boxes(target.shape, MASK_BLOCK)
+    needed = {}
+    if not mapping.copies:
+        tallies: dict[int, _ShareTally] = {}
+        for box in boxes:
+            for code, share in mapping.shares(mask[0], box):
+                tallies.setdefault(code, _ShareTally()).add(share)
+        needed = {code: tally.volume_keeping() for code, tally in tallies.items()}
+    out = np.zeros((1, *target.shape), np.uint8)
+    for box in boxes:
+        out[0][box] = _largest_share(mapping.shares(mask[0], box), needed)
+    return out
 
 
-def _volume_keeping_share(share: np.ndarray) -> float:
-    """Return the threshold on ``share``, at most one half, above which lie as many voxels as the shares sum to."""
-    some = share[share > 0]
-    count = max(1, round(float(share.sum(dtype=np.float64))))
-    if count >= some.size:
-        return 0.5
-    smallest_in, largest_out = np.partition(some, (some.size - count - 1, some.size - count))[[-count, -count - 1]]
-    return float(np.clip((smallest_in + largest_out) / 2, 0.05, 0.5))
+def _largest_share(shares: Iterator[tuple[int, np.ndarray]], needed: dict[int, float]) -> np.ndarray:
+    """Return the code that wins each voxel of a block, 0 where the background does."""
+    background, best, out = np.ones((), np.float32), np.zeros((), np.float32), np.zeros((), np.uint8)
+    for code, share in shares:
+        background = background - share
+        share = share * np.float32((1 - needed.get(code, 0.5)) / needed.get(code, 0.5))
+        out = np.where(share > best, np.uint8(code), out)
+        best = np.maximum(share, best)
+    return np.where(background > best + 1e-5, np.uint8(0), out)
+
+
+class _ShareTally:
+    """What is known of one label's shares after some blocks: enough to find the threshold that keeps its volume."""
+
+    def __init__(self):
+        self._total, self._sure, self._least_sure = 0.0, 0, np.inf
+        self._doubtful: list[np.ndarray] = []
+
+    def add(self, share: np.ndarray) -> None:
+        """Count the shares of one block."""
+        self._total += float(share.sum(dtype=np.float64))
+        sure = share[share > 0.5]
+        self._sure += sure.size
+        self._least_sure = min(self._least_sure, float(sure.min(initial=np.inf)))
+        self._doubtful.append(share[(share > 0) & (share <= 0.5)])
+
+    def volume_keeping(self) -> float:
+        """Return the threshold, at most one half, above which lie as many voxels as the shares sum to."""
+        doubtful = np.concatenate(self._doubtful)
+        missing = max(1, round(self._total)) - self._sure
+        if missing < 0 or missing >= doubtful.size:
+            return 0.5
+        largest_out = np.partition(doubtful, doubtful.size - missing - 1)[doubtful.size - missing - 1]
+        inside = np.partition(doubtful, doubtful.size - missing)[doubtful.size - missing] if missing else None
+        smallest_in = self._least_sure if inside is None else float(inside)
+        return float(np.clip((smallest_in + float(largest_out)) / 2, 0.05, 0.5))
+
+
+BLOCK, MASK_BLOCK = 128, 64
+"""Voxels per axis that are resampled at once: images, and masks, where small blocks hold few labels."""
+SPLINE_REACH = 16
+"""Source voxels beyond which a cubic B-spline's coefficient no longer depends on a value (by 1e-9 of it)."""
+
+Box = tuple[slice, ...]
+
+
+def _boxes(shape: tuple[int, ...], side: int) -> list[Box]:
+    """Return the blocks of a grid, the last along each axis cut short."""
+    cuts = [[slice(low, min(low + side, size)) for low in range(0, size, side)] for size in shape]
+    return list(product(*cuts))
 
 
 class _IndexMap:
@@ -199,36 +259,65 @@ class _IndexMap:
         n = len(source.shape)
         full = np.linalg.inv(source.affine) @ target.affine
         self.matrix, self.offset = full[:n, :n], full[:n, 3]
-        self.shape, self.source_shape = target.shape, source.shape
+        self.source_shape = source.shape
         drift = np.abs(self.matrix - np.eye(n)) @ np.array(target.shape) + np.abs(self.offset - np.rint(self.offset))
         self.copies = bool(drift.max() < 1e-2)
         if self.copies:
             self.matrix, self.offset = np.eye(n), np.rint(self.offset)
-
-    def sample(self, values: np.ndarray, order: int) -> np.ndarray:
-        """Return float32 ``values`` at every target voxel; beyond the source the outermost value goes on."""
-        values = values.astype(np.float32)
         step = np.linalg.norm(self.matrix, axis=1)
-        if (step > 1.01).any():
-            values = ndimage.gaussian_filter(values, np.maximum(step - 1, 0) / 2, mode="nearest")
-        order = 0 if self.copies else order
+        self.sigma = np.maximum(step - 1, 0) / 2 if (step > 1.01).any() else np.zeros(n)
+
+    def reach(self, box: Box, order: int) -> Box:
+        """Return the part of the source that decides the values in a block of the target."""
+        low = np.array([b.start for b in box])
+        last = np.array([b.stop for b in box]) - 1
+        ends = np.stack([self.matrix * low, self.matrix * last])
+        first = ends.min(0).sum(1) + self.offset
+        final = ends.max(0).sum(1) + self.offset
+        margin = np.floor(4 * self.sigma + 0.5) + (0 if self.copies else SPLINE_REACH if order > 1 else 2)
+        most = np.array(self.source_shape) - 1
+        start = np.maximum(np.floor(np.clip(first, 0, most) - margin), 0).astype(int)
+        stop = np.minimum(np.ceil(np.clip(final, 0, most) + margin), most).astype(int) + 1
+        return tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+
+    def sample(self, part: np.ndarray, box: Box, order: int) -> np.ndarray:
+        """Return float32 values at a block of the target; beyond the source the outermost value goes on.
+
+        Args:
+            part: of the source, what `reach` says.
+            box: the block.
+            order: of the spline.
+        """
+        start = np.array([b.start for b in self.reach(box, order)])
+        part = part.astype(np.float32)
+        if self.sigma.any():
+            part = ndimage.gaussian_filter(part, self.sigma, mode="nearest", truncate=4.0)
         return ndimage.affine_transform(
-            values,
+            part,
             self.matrix,
-            self.offset,  # pyright: ignore[reportArgumentType]
-            self.shape,  # pyright: ignore[reportArgumentType]
-            order=order,
+            self.matrix @ [b.start for b in box] + self.offset - start,  # pyright: ignore[reportArgumentType]
+            tuple(b.stop - b.start for b in box),  # pyright: ignore[reportArgumentType]
+            order=0 if self.copies else order,
             mode="nearest",
         )
 
-    def inside(self) -> np.ndarray:
-        """Return which target voxels have their center in a cell of the source."""
-        n = len(self.shape)
+    def shares(self, mask: np.ndarray, box: Box) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the labels that reach into a block of the target, ascending, and their share of each voxel."""
+        part = mask[self.reach(box, 1)]
+        inside = self.inside(box)
+        for code in np.flatnonzero(np.bincount(part.ravel(), minlength=1)[1:]) + 1:
+            here = part == code
+            share = np.ones(inside.shape, np.float32) if here.all() else self.sample(here, box, 1)
+            yield int(code), share * inside
+
+    def inside(self, box: Box) -> np.ndarray:
+        """Return which voxels of a block of the target have their center in a cell of the source."""
+        n = len(box)
         inside = np.ones((1,) * n, bool)
         for axis in range(n):
             index = self.offset[axis]
             for along in np.flatnonzero(self.matrix[axis]):
-                steps = self.matrix[axis, along] * np.arange(self.shape[along])
+                steps = self.matrix[axis, along] * np.arange(box[along].start, box[along].stop)
                 index = index + steps.reshape([-1 if i == along else 1 for i in range(n)])
             inside = inside & (index >= -0.5 - 1e-6) & (index <= self.source_shape[axis] - 0.5 + 1e-6)
-        return np.broadcast_to(inside, self.shape)
+        return np.broadcast_to(inside, [b.stop - b.start for b in box])
