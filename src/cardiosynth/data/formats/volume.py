@@ -104,19 +104,33 @@ def as_image(volume: Volume, path: Path) -> Volume:
     return replace(volume, array=values.astype(np.int16 if fits and whole else np.float32))
 
 
-def as_mask(volume: Volume, path: Path) -> Volume:
-    """Return ``volume`` as a mask of uint8 codes.
+def as_mask(volume: Volume, path: Path, codes: Mapping[int, int] | None = None) -> Volume:
+    """Return ``volume`` as a mask of uint8 codes, renumbered by ``codes`` (in the file -> wanted; 0 stays 0).
 
     Raises:
-        InputError: values that are not whole numbers from 0 to 255.
+        InputError: values that are not whole numbers from 0 to 255, or not in ``codes``.
     """
     values = volume.array
     if values.dtype.kind == "f" and not (values == np.rint(values)).all():
         raise InputError(f"{path}: the mask holds fractions; export it with one whole number per structure.")
+    if codes is not None:
+        return replace(volume, array=_renumbered(values, {0: 0, **codes}, path))
     low, high = values.min(), values.max()
     if low < 0 or high > 255:
         raise InputError(f"{path}: mask codes run from {low:g} to {high:g}; renumber the structures to 1..255.")
     return replace(volume, array=values.astype(np.uint8))
+
+
+def _renumbered(values: np.ndarray, codes: Mapping[int, int], path: Path) -> np.ndarray:
+    found = np.unique(values)
+    unknown = [f"{value:g}" for value in found if int(value) not in codes]
+    if unknown:
+        known = ", ".join(str(code) for code in sorted(codes) if code)
+        raise InputError(f"{path} holds the code {', '.join(unknown)}; expected are {known}: mend the mask.")
+    mask = np.zeros(values.shape, np.uint8)
+    for value in found:
+        mask[values == value] = codes[int(value)]
+    return mask
 
 
 def as_confidence(volume: Volume, path: Path) -> Volume:

@@ -24,7 +24,9 @@ def nnunet(root: Path, intensity_unit: str | None = None) -> CaseStream:
     unit = unit_named(intensity_unit) if intensity_unit else dataset.intensity_unit
     if unit == "unknown" and intensity_unit is None:
         raise InputError(f"{root}/dataset.json: the channel is neither CT nor MR; state the unit hu or mr.")
-    return CaseStream({case_id: partial(_read, dataset.subset([case_id]), case_id, unit) for case_id in dataset.case_ids})
+    return CaseStream(
+        {case_id: partial(_read, dataset.subset([case_id]), case_id, unit) for case_id in dataset.case_ids}
+    )
 
 
 def _read(dataset: Dataset, case_id: str, unit: IntensityUnit) -> Case:
