@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from diffusion.small import dataset
 
+from cardiosynth.anatomy.template import TemplateSettings
 from cardiosynth.cli import main
 from cardiosynth.core.errors import InputError
 from cardiosynth.recipes import stages
@@ -47,11 +48,21 @@ def test_settings_of_sampling_are_changed_where_asked(asked):
     assert seen["masks"] == TINY.masks.model_copy(update={"attempts": 3})
 
 
+def test_templates_are_chosen_and_aligned_as_asked(asked):
+    assert asked()["choice"] == TINY.templates
+    assert asked("--template", "nearest")["choice"] == TemplateSettings(choice="nearest")
+    seen = asked("--template", "small-1", "--set", "templates.align=affine")
+    assert seen["choice"] == TemplateSettings(case="small-1", align="affine")
+    assert asked("--set", "templates.choice=self")["choice"] == TemplateSettings(choice="self")
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
     [
         (["--set", "control.drop_mask=0.1"], "this run is trained; set sampler.*, masks.*, templates.* alone"),
         (["--set", "sampler.guidance=1"], "no setting 'guidance'"),
+        (["--template", "smal-1"], "did you mean 'small-1'"),
+        (["--set", "templates.align=rigid"], "templates.align"),
         (["--steps", "0"], "sampler.steps"),
         (["--memory-gb", "-1"], "sampler.decode_budget_gb"),
     ],

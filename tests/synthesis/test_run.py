@@ -126,6 +126,64 @@ def test_templates_of_the_masks_acquisition_can_be_asked_for(library, tmp_path):
     assert pairs == {f"patient-{i}": f"patient-{(i + 2) % 4}" for i in range(4)}
 
 
+@pytest.mark.parametrize("align", ["none", "centroid", "affine"])
+def test_templates_are_aligned_before_the_generator_sees_them(library, tmp_path, align):
+    shifted = np.roll(patient(1).required_mask(), 2, axis=2)
+    fine = patient(1).with_(case_id="shifted", mask=shifted)  # a heart of the shape of patient-1's, moved by 10 mm
+    thin = patient(0).with_(mask=patient(0).required_mask() * (np.arange(12) < 6).astype(np.uint8).reshape(1, 12, 1, 1))
+    mask, seen = patient(1).with_(image=None, provenance={}), []
+
+    class Watching(NoisyTemplate):
+        def generate(self, mask, template, seed):
+            seen.append(template)
+            return super().generate(mask, template, seed)
+
+    choice = TemplateSettings(choice="nearest", align=align)
+    made = synthesize(Watching(), [mask], [thin, fine], tmp_path, 1, seed=0, template_settings=choice)
+    provenance = made.rows["synthetic-00000"]["provenance"]
+    assert (provenance["template"], provenance["template_choice"]) == ("shifted", "nearest")
+    hearts = [case.required_mask() == HEART for case in (seen[0], mask)]
+    assert np.array_equal(*hearts) == (align != "none")
+    if align == "none":
+        assert "template_alignment" not in provenance
+    else:
+        facts = provenance["template_alignment"]
+        np.testing.assert_allclose(np.array(facts["matrix"])[:3, 3], (0, -10, 0), atol=1e-6)
+        assert facts["filled"] == pytest.approx(2 / 12, abs=1e-6)
+
+
+def test_a_template_of_another_grid_is_laid_onto_the_masks_where_it_is_aligned(library, tmp_path):
+    small = patient(0).with_(
+        case_id="small", mask=patient(0).required_mask()[:, :10], image=patient(0).required_image()[:, :10]
+    )
+    choice = TemplateSettings(align="centroid")
+    made = synthesize(NoisyTemplate(), [patient(0)], [small], tmp_path, 1, seed=0, template_settings=choice)
+    assert made[0].grid.same_as(patient(0).grid)
+
+
+def test_a_named_template_is_everybodys_and_masks_made_from_it_are_left_out(library, tmp_path):
+    named = TemplateSettings(case="patient-1")
+    for name, masks in (("given", library), ("made", MaskSettings())):
+        made = synthesize(NoisyTemplate(), masks, library, tmp_path / name, 4, seed=0, template_settings=named)
+        rows = [row["provenance"] for row in made.rows.values()]
+        assert {(row["template"], row["template_choice"]) for row in rows} == {("patient-1", "case")}
+        assert all("patient-1" not in row["parents"] for row in rows)
+    with pytest.raises(InputError, match="all masks are of patient-1 or made from it"):
+        synthesize(NoisyTemplate(), [patient(1)], library, tmp_path / "own", 1, seed=0, template_settings=named)
+
+
+@pytest.mark.parametrize("changes", [{"choice": "nearest"}, {"align": "centroid"}, {"case": "patient-1"}])
+def test_a_folder_made_with_other_templates_is_refused(library, tmp_path, changes):
+    synthesize(NoisyTemplate(), library, library, tmp_path, 1, seed=0)
+    other = TemplateSettings(**changes)
+    with pytest.raises(InputError, match="other settings"):
+        synthesize(NoisyTemplate(), library, library, tmp_path, 2, seed=0, template_settings=other)
+
+
+def test_facts_of_the_published_choice_are_what_they_were():
+    assert TemplateSettings().facts() == {"template_choice": "random"}
+
+
 def test_a_folder_made_with_another_seed_or_model_is_refused(library, tmp_path):
     synthesize(NoisyTemplate(), library, library, tmp_path, 1, seed=0)
     with pytest.raises(InputError, match="other settings"):

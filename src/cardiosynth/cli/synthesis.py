@@ -122,7 +122,7 @@ def generate(
         steps: sampling steps, where not the recipe's.
         memory_gb: memory that decoding may take; the images are the same to rounding, a smaller one takes longer.
         overrides: one setting of sampler, masks or templates, e.g. --set sampler.clamp=4; may be given often.
-        template: random or same_acquisition, where not as the recipe says.
+        template: random, nearest, same_acquisition or self, or the name of a case of TEMPLATES that every mask gets.
         shard: i/n makes the i-th of n parts (i from 0); all parts may share OUT.
         device: cpu or cuda.
         dry_run: only say what would be made.
@@ -132,8 +132,6 @@ def generate(
     from cardiosynth.recipes.stages import Synthesis, generate_cases, preview
 
     positive(cases, "--cases")
-    if template not in (None, "random", "same_acquisition"):
-        raise InputError(f"--template {template}: give random or same_acquisition.")
     changes = {"steps": steps, "decode_budget_gb": memory_gb}
     settings = (*(overrides or []), *(f"sampler.{key}={value}" for key, value in changes.items() if value is not None))
     request = Synthesis(run, templates, masks, cases, seed, shard_of(shard), device, template, settings)

@@ -5,10 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from cardiosynth.anatomy.masks import MaskSettings, make_masks
-from cardiosynth.anatomy.template import TemplateSettings
+from cardiosynth.anatomy.template import TemplateSettings, template_settings
 from cardiosynth.autoencoder.losses import Perceptual
 from cardiosynth.autoencoder.task import train_autoencoder
 from cardiosynth.autoencoder.verdict import VerdictThresholds, in_words, read_verdict, shortfalls
@@ -190,7 +189,7 @@ class Synthesis:
         seed: the run's seed.
         shard: (i, n): part i of n.
         device: ``cpu`` or ``cuda``.
-        template: which template a mask gets, where not as the recipe says.
+        template: which template a mask gets, where not as the recipe says: a way to choose, or the name of a case.
         overrides: ``a.b=value`` settings of sampling, masks or templates, where not the recipe's.
     """
 
@@ -201,7 +200,7 @@ class Synthesis:
     seed: int
     shard: tuple[int, int] = (0, 1)
     device: str = "cpu"
-    template: Literal["random", "same_acquisition"] | None = None
+    template: str | None = None
     overrides: tuple[str, ...] = ()
 
     def command(self, out: Path) -> str:
@@ -223,8 +222,8 @@ def generate_cases(request: Synthesis, out: Path) -> Dataset:
     templates = read_dataset(request.templates)
     masks = None if request.masks is None else read_dataset(request.masks)
     recipe = _changed(request)
+    choice = _choice(request, recipe, templates)
     generator = load_generator(request.run, request.device, recipe.sampler)
-    choice = TemplateSettings(choice=request.template) if request.template else recipe.templates
     shard = None if request.shard == (0, 1) else request.shard
     return synthesize(
         generator, recipe.masks if masks is None else masks, templates, out, request.count, request.seed, shard, choice
@@ -240,6 +239,7 @@ def preview(request: Synthesis, out: Path) -> str:
     recipe = _changed(request)
     load_generator(request.run)
     templates = read_dataset(request.templates)
+    _choice(request, recipe, templates)
     first, parts = request.shard
     count = len(range(first, request.count, parts))
     masks = f"the masks of {request.masks}" if request.masks else "masks deformed from the templates'"
@@ -247,6 +247,11 @@ def preview(request: Synthesis, out: Path) -> str:
         f"{count} cases of {' x '.join(map(str, templates[0].grid.shape))} voxels would go to {out}: {masks}, "
         f"{len(templates)} templates, {recipe.sampler.steps} sampling steps."
     )
+
+
+def _choice(request: Synthesis, recipe: FcasRecipe, templates: Dataset) -> TemplateSettings:
+    """Return how templates are chosen: as the request says, else as the recipe does."""
+    return template_settings(request.template, templates, recipe.templates) if request.template else recipe.templates
 
 
 def _changed(request: Synthesis) -> FcasRecipe:

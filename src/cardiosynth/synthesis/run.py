@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cardiosynth.anatomy.alignment import aligned
+from cardiosynth.anatomy.library import Library
 from cardiosynth.anatomy.masks import MaskSettings, make_masks
-from cardiosynth.anatomy.template import TemplateSettings, choose_template
+from cardiosynth.anatomy.template import TemplateSettings, choose_template, without_descendants
 from cardiosynth.core.case import Case
 from cardiosynth.core.errors import InputError
-from cardiosynth.core.progress import Progress
+from cardiosynth.core.progress import Progress, say
 from cardiosynth.core.random import named_seed, numpy_generator
 from cardiosynth.core.store import fingerprint
 from cardiosynth.data.dataset import Dataset, DatasetWriter, read_dataset
@@ -46,12 +48,14 @@ def synthesize(
         count: how many cases in all parts together.
         seed: the run's seed.
         shard: (i, n) makes cases i, i + n, ... only; all parts may share ``out``.
-        template_settings: how templates are chosen; at random by default.
+        template_settings: how templates are chosen and aligned; at random and not at all by default. Masks of a case
+            that is to be everybody's template are left out.
 
     Returns:
         The dataset as far as it is made. Each case holds the image, the reference mask (target structures only) and
-        the confidence map; its row tells ``parents``, ``reference``, ``template``, ``seed``, ``sampling_seed`` (what
-        the generator was given), ``mask`` parameters, ``sampler``, ``checkpoints``, ``config`` and ``licence``.
+        the confidence map; its row tells ``parents``, ``reference``, ``template``, ``template_choice``,
+        ``template_alignment`` (where there is one), ``seed``, ``sampling_seed`` (what the generator was given),
+        ``mask`` parameters, ``sampler``, ``checkpoints``, ``config`` and ``licence``.
 
     Raises:
         InputError: no mask or no suitable template, a case that the generator cannot use, or a folder made otherwise.
@@ -84,11 +88,11 @@ class _Plan:
     ):
         if not isinstance(masks, MaskSettings):
             masks = masks.with_masks() if isinstance(masks, Dataset) else [m for m in masks if m.mask is not None]
-        sources = templates if isinstance(masks, MaskSettings) else masks
-        if not len(sources):
-            raise InputError("there is no mask to synthesize an image for; give a dataset with labelsTr.")
         self.generator, self.masks, self.templates, self.seed, self.choice = generator, masks, templates, seed, choice
-        self.labels = sources.labels if isinstance(sources, Dataset) else sources[0].labels
+        self.library = Library(templates)
+        given = templates if isinstance(masks, MaskSettings) else masks
+        self.sources = _without_template(given, self.library, choice.case)
+        self.labels = self.sources.labels if isinstance(self.sources, Dataset) else self.sources[0].labels
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -99,14 +103,15 @@ class _Plan:
             "seed": self.seed,
             "masks": masks,
             "templates": fingerprint(_names(self.templates)),
-            "template_choice": self.choice.choice,
+            **self.choice.facts(),
         }
 
     def make(self, index: int) -> Case:
         """Return synthetic case number ``index``."""
         mask = self._mask(index)
         rng = numpy_generator(self.seed, "template", index)
-        template = choose_template(mask, self.templates, self.choice, rng)
+        template = choose_template(mask, self.library, self.choice, rng)
+        template, alignment = aligned(template, mask, self.choice.align)
         # Masks are taken in turn: the same mask must not get the same noise twice.
         sampling_seed = named_seed(self.seed, "synthesis", index)
         made = self.generator.generate(mask, template, sampling_seed)
@@ -115,6 +120,8 @@ class _Plan:
             **made.provenance,
             "reference": mask.case_id,
             "template": template.case_id,
+            "template_choice": "case" if self.choice.case else self.choice.choice,
+            **({"template_alignment": alignment} if alignment else {}),
             "seed": self.seed,
             "sampling_seed": sampling_seed,
             **({"mask": mask.provenance["mask"]} if "mask" in mask.provenance else {}),
@@ -130,8 +137,21 @@ class _Plan:
 
     def _mask(self, index: int) -> Case:
         if isinstance(self.masks, MaskSettings):
-            return next(make_masks(self.templates, 1, self.seed, self.masks, first=index))
-        return self.masks[index % len(self.masks)]
+            return next(make_masks(self.sources, 1, self.seed, self.masks, first=index))
+        return self.sources[index % len(self.sources)]
+
+
+def _without_template(masks: Sequence[Case], library: Library, template: str | None) -> Sequence[Case]:
+    """Return the masks to start from: those that were not made from the one template of all, where there is one."""
+    if not len(masks):
+        raise InputError("there is no mask to synthesize an image for; give a dataset with labelsTr.")
+    kept = without_descendants(masks, library, template)
+    left_out = len(masks) - len(kept)
+    if not len(kept):
+        raise InputError(f"all masks are of {template} or made from it, which is to be their template; name another.")
+    if left_out:
+        say(f"{left_out} of {len(masks)} masks are of {template} or made from it, their template, and are left out.")
+    return kept
 
 
 def _names(cases: Sequence[Case]) -> list[str]:
