@@ -20,7 +20,8 @@ def dataset_card(description: Description, rows: Mapping[str, Mapping[str, Any]]
         f"# {description.name}",
         f"{len(rows)} cases in nnU-Net's raw layout, written by cardiosynth: "
         "`imagesTr` (int16), `labelsTr` (uint8 codes), `confidenceTr` (uint8, 255 is certain) where there is one, "
-        "`manifest*.jsonl` with one row per case: origin, parents, seed, parameters, sha256 of each file.",
+        "`manifest*.jsonl` with one row per case: origin, parents, seed, parameters, sha256 of each file; "
+        "`labels_slicer.ctbl` and `labels_itksnap.txt` with names and colors for 3D Slicer and ITK-SNAP.",
         "## Origin",
         "\n".join(f"- {count} {origin}: {ORIGINS[origin]}" for origin, count in sorted(origins.items())),
     ]

@@ -1,12 +1,14 @@
 """The dataset folder: nnU-Net's raw layout plus what synthesis adds. Read and written here only.
 
 ``dataset.json`` · ``imagesTr/CASE_0000.nii.gz`` (int16) · ``labelsTr/CASE.nii.gz`` (uint8) ·
-``confidenceTr/CASE.nii.gz`` (uint8 with slope 1/255) · ``manifest.jsonl`` (one row per case) · ``README.md``.
+``confidenceTr/CASE.nii.gz`` (uint8 with slope 1/255) · ``manifest.jsonl`` (one row per case) · ``README.md`` ·
+``labels_slicer.ctbl`` and ``labels_itksnap.txt`` (names and colors).
 A case exists when its files and its row do, so a run killed anywhere goes on with the case it was at. Shards write
 ``manifest.i-of-n.jsonl``; the last one to finish writes ``dataset.json``. Any plain nnU-Net raw folder, which has no
 manifest, is read as well.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -15,8 +17,9 @@ from cardiosynth import __version__
 from cardiosynth.core.case import Case, IntensityUnit
 from cardiosynth.core.errors import InputError, suggest
 from cardiosynth.core.labels import LabelTable
-from cardiosynth.core.store import append_row, file_sha256, fingerprint, remove_partial, write_text
+from cardiosynth.core.store import append_row, file_sha256, fingerprint, read_rows, remove_partial, write_text
 from cardiosynth.data.card import dataset_card
+from cardiosynth.data.colors import write_color_tables
 from cardiosynth.data.description import (
     COMPLETE,
     UNFINISHED,
@@ -40,6 +43,8 @@ from cardiosynth.data.layout import (
 )
 
 FINISHED = ".finished"
+SPLIT = "split"
+"""Key of a manifest row: the part of the split that the case belongs to."""
 READERS: dict[Part, Callable[[Path], Volume]] = {"image": read_image, "mask": read_mask, "confidence": read_confidence}
 
 
@@ -110,6 +115,20 @@ class Dataset(Sequence):
         """Return the dataset of the cases that have an image."""
         return self.subset(case_id for case_id in self.case_ids if self.has("image", case_id))
 
+    def part(self, name: str) -> "Dataset":
+        """Return the dataset of one part of its split: ``test`` is all of ``test`` and ``test.template``.
+
+        Raises:
+            InputError: the dataset is not split, or has no such part.
+        """
+        parts = {case_id: str(row.get(SPLIT) or "") for case_id, row in self.rows.items()}
+        chosen = [case_id for case_id, part in parts.items() if part == name or part.startswith(f"{name}.")]
+        if not chosen:
+            known = sorted({part for part in parts.values() if part})
+            why = suggest(name, known) if known else "; split it with cardiosynth prepare --split."
+            raise InputError(f"{self.root} has no part '{name}'{why}")
+        return self.subset(chosen)
+
     def row(self, case_id: str) -> Mapping[str, Any]:
         """Return the manifest row of a case.
 
@@ -156,9 +175,15 @@ class Dataset(Sequence):
 def read_dataset(root: Path | str) -> Dataset:
     """Open a dataset folder, finished or not, or any plain nnU-Net raw folder. Nothing is loaded yet.
 
+    Args:
+        root: the folder, or ``FOLDER:PART`` for one part of its split, e.g. ``data/hearts:train``.
+
     Raises:
-        InputError: it is none, or it holds no case.
+        InputError: it is none, it holds no case, or it has no such part.
     """
+    folder, colon, part = str(root).rpartition(":")
+    if colon and not Path(root).exists() and Path(folder).is_dir():
+        return read_dataset(folder).part(part)
     root = Path(root)
     description = read_description(root)
     if any(root.glob("manifest*.jsonl")):
@@ -168,6 +193,48 @@ def read_dataset(root: Path | str) -> Dataset:
     if not rows:
         raise InputError(f"{root} holds no case; add images to imagesTr or masks to labelsTr.")
     return Dataset(root, description, dict(sorted(rows.items())))
+
+
+def store_case(root: Path, case: Case) -> dict[str, Any]:
+    """Write the files of one case into a dataset folder and return its manifest row, which makes it exist.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written.
+    """
+    return {
+        "case_id": case.case_id,
+        "origin": case.origin,
+        "intensity_unit": case.intensity_unit,
+        "spacing_known": case.spacing_known,
+        "files": _store_parts(root, case),
+        "provenance": dict(case.provenance),
+    }
+
+
+def _store_parts(root: Path, case: Case) -> dict[str, str]:
+    files = {}
+    description = f"SYNTHETIC {case.origin} by cardiosynth {__version__}" if case.is_simulated else ""
+    for part, (array, scale) in stored_parts(case).items():
+        path = part_file(root, part, case.case_id)
+        write_nifti(path, array, case.affine, description=description, scale=scale)
+        files[path.relative_to(root).as_posix()] = file_sha256(path)
+    for part in FOLDERS:
+        path = part_file(root, part, case.case_id)
+        if path.relative_to(root).as_posix() not in files:
+            path.unlink(missing_ok=True)
+    return files
+
+
+def mark_parts(root: Path, parts: Mapping[str, str]) -> None:
+    """Write the part of the split that each case belongs to into its manifest row.
+
+    Args:
+        root: a dataset folder with a manifest.
+        parts: case name -> part.
+    """
+    for path in sorted(root.glob("manifest*.jsonl")):
+        rows = [{**row, SPLIT: parts[row["case_id"]]} if row["case_id"] in parts else row for row in read_rows(path)]
+        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 class DatasetWriter:
@@ -229,37 +296,28 @@ class DatasetWriter:
         Raises:
             InputError: another label table or unit than the dataset's, or the disk is full.
         """
-        if case.labels != self.labels:
-            raise InputError(f"case {case.case_id} has another label table than {self.root}; give it the same.")
-        if self._unit is None:
-            self._check_agreement(case.intensity_unit)
-            write_description(self.root, self._description(case.intensity_unit), None)
-            self._unit = case.intensity_unit
-        elif case.intensity_unit != self._unit:
-            raise InputError(f"case {case.case_id} is in '{case.intensity_unit}', {self.root} in '{self._unit}'.")
-        row = {
-            "case_id": case.case_id,
-            "origin": case.origin,
-            "intensity_unit": case.intensity_unit,
-            "spacing_known": case.spacing_known,
-            "files": self._write_parts(case),
-            "provenance": dict(case.provenance),
-        }
-        append_row(self._manifest, row)
-        self._rows[case.case_id] = row
+        self.admit(case.case_id, case.labels, case.intensity_unit)
+        self.add(store_case(self.root, case))
 
-    def _write_parts(self, case: Case) -> dict[str, str]:
-        files = {}
-        description = f"SYNTHETIC {case.origin} by cardiosynth {__version__}" if case.is_simulated else ""
-        for part, (array, scale) in stored_parts(case).items():
-            path = part_file(self.root, part, case.case_id)
-            write_nifti(path, array, case.affine, description=description, scale=scale)
-            files[path.relative_to(self.root).as_posix()] = file_sha256(path)
-        for part in FOLDERS:
-            path = part_file(self.root, part, case.case_id)
-            if path.relative_to(self.root).as_posix() not in files:
-                path.unlink(missing_ok=True)
-        return files
+    def admit(self, case_id: str, labels: LabelTable, unit: IntensityUnit) -> None:
+        """See that a case belongs into this dataset; with the first one its description is written.
+
+        Raises:
+            InputError: another label table or unit than the dataset's.
+        """
+        if labels != self.labels:
+            raise InputError(f"case {case_id} has another label table than {self.root}; give it the same.")
+        if self._unit is None:
+            self._check_agreement(unit)
+            write_description(self.root, self._description(unit), None)
+            self._unit = unit
+        elif unit != self._unit:
+            raise InputError(f"case {case_id} is in '{unit}', {self.root} in '{self._unit}'.")
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append the manifest row of a case whose files are there, as `store_case` returns it, maybe elsewhere."""
+        append_row(self._manifest, row)
+        self._rows[row["case_id"]] = dict(row)
 
     def _description(self, unit: IntensityUnit) -> Description:
         return Description(self.name, self.labels, unit, self.facts)
@@ -298,6 +356,7 @@ def finish_dataset(root: Path) -> bool:
     dataset = read_dataset(root)
     num_training = sum(dataset.has("image", i) and dataset.has("mask", i) for i in dataset.case_ids)
     write_text(root / "README.md", dataset_card(dataset.description, dataset.rows))
+    write_color_tables(root, dataset.labels)
     write_description(root, dataset.description, num_training)
     (root / UNFINISHED).unlink(missing_ok=True)
     return True
