@@ -1,0 +1,338 @@
+"""What a template brings: intensities, likeness, copying, and whether the image follows when the template is swapped.
+
+One autoencoder and first diffusion stage; on them, for every seed, three control stages that differ in nothing but what
+they are told: the mask alone, the mask and the template pair (published), or also the mask painted with the
+template's means. Patients and protocols of the test are in no training. Each test mask gets a template of its own
+protocol (another patient) and one of another protocol, with the same noise.
+
+Run: ``python -m cardiosynth.experiments.template_study OUT``. The same command goes on after a stop.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import pydantic
+from cyclopts import App, Parameter
+
+from cardiosynth.autoencoder.codec import load_codec
+from cardiosynth.core.case import Case
+from cardiosynth.core.config import Settings, with_overrides
+from cardiosynth.core.errors import InputError, suggest
+from cardiosynth.core.progress import Progress
+from cardiosynth.core.store import read_json, write_json, write_text
+from cardiosynth.data.dataset import Dataset, DatasetWriter, read_dataset
+from cardiosynth.evaluation.measures import heart, measure_pair
+from cardiosynth.experiments.study import Study, command_line
+from cardiosynth.experiments.template_tables import Rows, tables
+from cardiosynth.metrics.copies import common_interior, texture_correlation
+from cardiosynth.metrics.fidelity import rmse, structure_means
+from cardiosynth.recipes.fcas import FcasRecipe
+from cardiosynth.recipes.phantoms import Population, write_phantoms
+from cardiosynth.recipes.registry import find_recipe
+from cardiosynth.recipes.stages import Earlier, train_stage
+from cardiosynth.sampling.generator import load_generator
+
+Kind = Literal["painted", "mask", "template"]
+FIRST_TEST = 10_000
+"""Index of the first patient that no network has seen."""
+
+
+class TemplatePlan(Settings):
+    """How much of everything.
+
+    Attributes:
+        recipe: what all models have in common.
+        training: patients to learn from.
+        protocols: scanner protocols they come in.
+        test: patients to judge on, at least three in each of their protocols.
+        test_protocols: protocols of their own.
+        steps: optimizer steps of every control stage.
+        seeds: of the control stages.
+    """
+
+    recipe: str = "fcas/demo"
+    training: int = pydantic.Field(default=72, ge=2)
+    protocols: int = pydantic.Field(default=18, ge=1)
+    test: int = pydantic.Field(default=24, ge=6)
+    test_protocols: int = pydantic.Field(default=6, ge=2)
+    steps: int = pydantic.Field(default=500, ge=1)
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    @pydantic.model_validator(mode="after")
+    def _enough_patients(self) -> "TemplatePlan":
+        if self.test < 3 * self.test_protocols:
+            raise ValueError("test must hold three patients of each of its protocols: mask, template and a third")
+        return self
+
+
+class Model(NamedTuple):
+    """One control stage of the study."""
+
+    kind: Kind
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Folder of the model."""
+        return f"{self.kind}-{self.seed}"
+
+
+class Trio(NamedTuple):
+    """The cases that a synthetic image is compared with.
+
+    Attributes:
+        target: the real image of the mask.
+        template: what the generator was shown.
+        third: another patient of the template's protocol, shown to nobody.
+    """
+
+    target: Case
+    template: Case
+    third: Case
+
+
+def run_study(out: Path, plan: TemplatePlan, only: Sequence[str] = ()) -> Path:
+    """Do what is not done yet of the study in ``out`` and return its tables.
+
+    Writes ``out/synthetic/MODEL-TEMPLATE``, ``out/measures/MODEL.json`` and ``table.md``, of the models that there are.
+
+    Args:
+        out: the study's folder.
+        plan: how much of everything.
+        only: names of the models to do now, such as ``painted-0``; all by default.
+
+    Raises:
+        InputError: the folder holds a study of another plan, or a name of no model.
+    """
+    models = [Model(kind, seed) for seed in plan.seeds for kind in get_args(Kind)]
+    unknown = set(only) - {model.name for model in models}
+    if unknown:
+        raise InputError(f"--only {min(unknown)}" + suggest(min(unknown), [model.name for model in models]))
+    expected_s = {"draw phantoms": 60.0, "train autoencoder": 320.0, "train diffusion": 55.0, "measure originals": 60.0}
+    for model in models:
+        expected_s |= {f"train {model.name}": 0.45 * plan.steps, f"measure {model.name}": 5.0 * plan.test}
+    study = Study(out, plan.model_dump(mode="json"), expected_s)
+    recipe = find_recipe(plan.recipe)
+    study.step("draw phantoms", _again(out), lambda: draw_phantoms(out, plan, recipe))
+    for stage in ("autoencoder", "diffusion"):
+        words = ("train", stage, _data(out, "training"), out / "base", "--recipe", recipe.name)
+        study.step(f"train {stage}", command_line(*words), partial(_train_base, out, recipe, stage))
+    study.step("measure originals", _again(out), lambda: write_json(_measures(out, "originals"), originals(out)))
+    for model in models:
+        if model.name in (only or [model.name]):
+            study.step(f"train {model.name}", _train_command(out, plan, model), partial(_train, out, plan, model))
+            study.step(f"measure {model.name}", _again(out), partial(_measure_model, out, recipe, model))
+    files = {(model.kind, model.seed): _measures(out, model.name) for model in models}
+    rows: Rows = {model: read_json(file) for model, file in files.items() if file.exists()}
+    write_text(out / "table.md", tables(rows, read_json(_measures(out, "originals"))))
+    return out / "table.md"
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Data and training.
+
+
+def draw_phantoms(out: Path, plan: TemplatePlan, recipe: FcasRecipe) -> None:
+    """Write the phantoms that are not there yet."""
+    grid = {"shape": recipe.grid.shape, "spacing_mm": recipe.grid.spacing_mm}
+    test = {"protocols": plan.test_protocols, "first": FIRST_TEST, "first_protocol": plan.protocols}
+    write_phantoms(Population(plan.training, protocols=plan.protocols, **grid), _data(out, "training"), "training")
+    write_phantoms(Population(plan.test, **test, **grid), _data(out, "test"), "test")
+
+
+def control_settings(plan: TemplatePlan, model: Model) -> list[str]:
+    """Return how a model's recipe differs from the plan's: in the kind of its condition, and in its seed."""
+    return [
+        f"control.condition.kind={model.kind}", f"control.training.seed={model.seed}",
+        f"control.training.steps={plan.steps}",
+    ]  # fmt: skip
+
+
+def _train_base(out: Path, recipe: FcasRecipe, stage: str) -> None:
+    train_stage(stage, _data(out, "training"), out / "base", recipe, Earlier(), "cpu", accept_verdict=True)
+
+
+def _train(out: Path, plan: TemplatePlan, model: Model) -> None:
+    recipe = with_overrides(find_recipe(plan.recipe), control_settings(plan, model))
+    earlier = Earlier(autoencoder=out / "base", diffusion=out / "base")
+    train_stage("control", _data(out, "training"), _run(out, model), recipe, earlier, "cpu", accept_verdict=True)
+
+
+def _train_command(out: Path, plan: TemplatePlan, model: Model) -> str:
+    base = ("--autoencoder", out / "base", "--diffusion", out / "base")
+    words = ("train", "control", _data(out, "training"), _run(out, model), "--recipe", plan.recipe, *base)
+    return command_line(*words, *(word for change in control_settings(plan, model) for word in ("--set", change)))
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Who is compared with whom.
+
+
+def trios(protocols: Mapping[str, str]) -> dict[str, dict[str, tuple[str, str]]]:
+    """Return, by mask and kind of template, the names of the template and of a third case of the template's protocol.
+
+    ``same`` is a template of the mask's protocol, ``other`` one of another; over the masks of a protocol the other
+    protocols take turns.
+
+    Args:
+        protocols: of every test case, by name; two or more, with three cases each or more.
+    """
+    groups = [[name for name, own in protocols.items() if own == one] for one in dict.fromkeys(protocols.values())]
+    out = {}
+    for g, group in enumerate(groups):
+        for rank, name in enumerate(group):
+            elsewhere = groups[(g + 1 + rank % (len(groups) - 1)) % len(groups)]
+            other, next_other = (elsewhere[(rank + k) % len(elsewhere)] for k in (0, 1))
+            same, next_same = (group[(rank + k) % len(group)] for k in (1, 2))
+            out[name] = {"same": (same, next_same), "other": (other, next_other)}
+    return out
+
+
+def protocols_of(test: Dataset) -> dict[str, str]:
+    """Return the protocol that every phantom was scanned with, by name."""
+    return {name: str(test.rows[name]["provenance"]["acquisition"]) for name in test.case_ids}
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Measuring.
+
+
+def _measure_model(out: Path, recipe: FcasRecipe, model: Model) -> None:
+    """Make and measure the images of one model; those that are there already are kept."""
+    test = read_dataset(_data(out, "test"))
+    sampler = recipe.sampler.model_copy(update={"confidence": None})
+    generator = load_generator(_run(out, model), "cpu", sampler, out / "base")
+    chosen = ("none",) if model.kind == "mask" else ("same", "other")
+    protocols = protocols_of(test)
+    rows, partners = [], trios(protocols)
+    with Progress(f"measure {model.name}", len(chosen) * len(test)) as progress:
+        for choice in chosen:
+            with DatasetWriter(out / "synthetic" / f"{model.name}-{choice}", test.labels, name=model.name) as writer:
+                for name in test.case_ids:
+                    # A model that is told the mask alone looks at no template; any will do.
+                    template, third = partners[name]["same" if choice == "none" else choice]
+                    trio = Trio(*(test.case(each) for each in (name, template, third)))
+                    if not writer.has(f"synthetic-{name}"):
+                        writer.write(generator.generate(trio.target, trio.template, seed=0))
+                    made = read_dataset(writer.root).case(f"synthetic-{name}")
+                    row = {"case": name, "protocol": protocols[name], "choice": choice}
+                    rows.append(row | measure(made.required_image(), trio, recipe))
+                    progress.update()
+    write_json(_measures(out, model.name), rows)
+
+
+def measure(image: np.ndarray, trio: Trio, recipe: FcasRecipe) -> dict[str, Any]:
+    """Return how an image made for the target's mask compares with target, template and third case.
+
+    Keys: ``error_hu`` and ``means_hu`` by structure, ``template_means_hu``, ``contrast_kept`` (coronary artery),
+    ``ssim_heart``, ``rmse_heart_hu``, and ``copies``; see :func:`likeness`.
+    """
+    target, template, _ = trio
+    window = recipe.intensity.window_of(target.required_image())
+    targets = target.labels.targets
+    pair = measure_pair(target, image, window, targets)
+    inside = heart(target)
+    return {
+        "error_hu": pair.error,
+        "means_hu": _means_hu(image, target),
+        "template_means_hu": _means_hu(template.required_image(), template),
+        "contrast_kept": pair.kept["coronary_artery"],
+        "ssim_heart": pair.ssim_heart,
+        "rmse_heart_hu": rmse(image[0][inside], target.required_image()[0][inside]),
+        "copies": likeness(image, trio),
+    }
+
+
+def likeness(image: np.ndarray, trio: Trio) -> dict[str, float]:
+    """Return how like an image is to target, template and third case, so that copying shows.
+
+    ``heart_*``: root mean square difference in HU in the target's heart. ``texture_*``: correlation of what is left
+    when every structure's mean is taken away, where all three masks hold the same structure, two voxels from any
+    other: neither anatomy nor contrast phase counts there.
+    """
+    masks = [case.required_mask()[0] for case in trio]
+    interior, inside = common_interior(masks, trio.target.labels.target_codes, margin=2), heart(trio.target)
+    found = {}
+    for name, case in zip(trio._fields, trio, strict=True):
+        theirs = case.required_image()[0]
+        found[f"heart_{name}"] = rmse(image[0][inside], theirs[inside])
+        found[f"texture_{name}"] = texture_correlation(image[0], theirs, masks[0], interior)
+    return found
+
+
+def originals(out: Path) -> dict[str, Any]:
+    """Return what needs no model: the autoencoder's ceiling, and how like an independent real image is to others.
+
+    The independent image is the third case of every trio, compared with target and template as if it had been made.
+    """
+    test = read_dataset(_data(out, "test"))
+    codec, protocols = load_codec(out / "base"), protocols_of(test)
+    partners = trios(protocols)
+    rows: dict[str, Any] = {"ceiling": [], "third": []}
+    with Progress("measure originals", len(test)) as progress:
+        for name in test.case_ids:
+            case, protocol = test.case(name), protocols[name]
+            made = codec.reconstruct(case)
+            pair = measure_pair(case, made, codec.window_of(case), case.labels.targets)
+            inside, truth = heart(case), case.required_image()
+            row = {"error_hu": pair.error, "ssim_heart": pair.ssim_heart, "contrast_kept": pair.kept["coronary_artery"]}
+            row |= {"case": name, "protocol": protocol, "rmse_heart_hu": rmse(made[0][inside], truth[0][inside])}
+            row["means_hu"] = _means_hu(truth, case)
+            rows["ceiling"].append(row)
+            for choice, (template, third) in partners[name].items():
+                trio = Trio(case, test.case(template), test.case(third))
+                found = likeness(trio.third.required_image(), trio)
+                rows["third"].append({"case": name, "protocol": protocol, "choice": choice, "copies": found})
+            progress.update()
+    return rows
+
+
+def _means_hu(image: np.ndarray, case: Case) -> dict[str, float]:
+    means = structure_means(image[0], case.required_mask()[0])
+    return {label.name: float(means[label.code]) for label in case.labels.targets}
+
+
+def _data(out: Path, part: str) -> Path:
+    return out / "data" / part
+
+
+def _run(out: Path, model: Model) -> Path:
+    return out / "runs" / model.name
+
+
+def _measures(out: Path, name: str) -> Path:
+    return out / "measures" / f"{name}.json"
+
+
+def _again(out: Path) -> str:
+    return f"python -m cardiosynth.experiments.template_study {out}"
+
+
+app = App(help=__doc__)
+
+
+@app.default
+def main(
+    out: Path,
+    /,
+    *,
+    recipe: str = TemplatePlan().recipe,
+    steps: int = TemplatePlan().steps,
+    only: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+) -> None:
+    """Run the study, or what is not done yet of it.
+
+    Args:
+        out: folder for everything.
+        recipe: what all models have in common.
+        steps: optimizer steps of every control stage.
+        only: models to do now, such as painted-0; all by default.
+    """
+    print(run_study(out, TemplatePlan(recipe=recipe, steps=steps), only or []).read_text())  # noqa: T201
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,148 @@
+"""The study of templates at toy size, and its measures where the truth is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cardiosynth.core.errors import InputError
+from cardiosynth.core.store import read_json, read_rows
+from cardiosynth.data.sources.phantom.source import phantom
+from cardiosynth.experiments.template_study import (
+    Model,
+    TemplatePlan,
+    Trio,
+    control_settings,
+    likeness,
+    measure,
+    run_study,
+    trios,
+)
+from cardiosynth.experiments.template_tables import (
+    BLOOD,
+    TARGETS,
+    follow_slope,
+    gain_over_mask,
+    goals,
+    hu_error,
+    nearer_by_texture,
+    nearer_in_heart,
+    nearer_than_third,
+    over,
+    tables,
+)
+from cardiosynth.recipes.fcas import TINY
+
+PLAN = TemplatePlan(recipe="fcas/tiny", training=2, protocols=1, test=6, test_protocols=2, steps=2, seeds=(0,))
+
+
+@pytest.fixture(scope="module")
+def trio() -> Trio:
+    target, template, third = (phantom(i, (32,) * 3, protocol=3) for i in range(3))
+    return Trio(target, template, third)
+
+
+@pytest.mark.slow
+def test_models_are_done_once_and_the_tables_hold_those_there_are(tmp_path: Path):
+    one = run_study(tmp_path, PLAN, only=["painted-0"]).read_text()
+    assert "painted, same protocol" in one
+    assert "\n| mask only |" not in one
+    everything = run_study(tmp_path, PLAN).read_text()
+    assert all(arm in everything for arm in ("mask only", "template, another protocol", "painted, same protocol"))
+    assert "nan" not in everything
+    steps = [row["step"] for row in read_rows(tmp_path / "steps.jsonl")]
+    assert len(steps) == len(set(steps)) == 10
+    assert run_study(tmp_path, PLAN).read_text() == everything
+    assert [len(read_json(tmp_path / "measures" / f"{kind}-0.json")) for kind in ("mask", "painted")] == [6, 12]
+
+
+def test_models_differ_in_kind_and_seed_alone():
+    one, other = (control_settings(PLAN, Model(kind, 1)) for kind in ("mask", "painted"))
+    assert one[1:] == other[1:] == ["control.training.seed=1", "control.training.steps=2"]
+
+
+def test_a_model_that_is_not_in_the_plan_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="did you mean 'painted-0'"):
+        run_study(tmp_path / "study", PLAN, only=["paint-0"])
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_test_without_third_patients_is_refused():
+    with pytest.raises(ValueError, match="three patients"):
+        TemplatePlan(test=6, test_protocols=3)
+
+
+def test_templates_are_of_the_protocol_they_should_be_and_never_the_mask_itself():
+    protocol = {f"case-{i}": f"protocol-{i % 3}" for i in range(12)}
+    found = trios(protocol)
+    for name, partners in found.items():
+        (same, third), (other, other_third) = partners["same"], partners["other"]
+        assert protocol[same] == protocol[third] == protocol[name] != protocol[other] == protocol[other_third]
+        assert len({name, same, third}) == 3
+        assert other != other_third
+    # Over the masks of a protocol the other protocols take turns.
+    assert {protocol[found[f"case-{i}"]["other"][0]] for i in (0, 3, 6, 9)} == {"protocol-1", "protocol-2"}
+
+
+def test_the_target_itself_is_no_copy_and_the_template_itself_is(trio: Trio):
+    row = measure(trio.target.required_image(), trio, TINY)
+    assert hu_error(row) == 0
+    assert row["rmse_heart_hu"] == 0
+    assert row["ssim_heart"] == pytest.approx(1)
+    assert (nearer_in_heart(row), nearer_by_texture(row)) == (0, 0)
+    copied = {"copies": likeness(trio.template.required_image(), trio)}
+    flags = [flag(copied) for flag in (nearer_in_heart, nearer_by_texture, nearer_than_third)]
+    assert flags == [1, 1, 1]
+
+
+def test_a_copy_shows_through_another_contrast_and_anatomy(trio: Trio):
+    """The template's grain under the target's means: nearer to the target in HU, and found out by its texture."""
+    target, template, _ = trio
+    made = np.array([200.0, -50.0] * 128)[target.required_mask()] + template.required_image()
+    found = likeness(made, trio)
+    assert found["texture_template"] > 0.9
+    assert nearer_than_third({"copies": found}) == 1
+
+
+def rows_of(follows: float, off_hu: dict[str, float]) -> dict:
+    """Two seeds, four cases: the template's means differ by 100 HU times the seed's number, plus one."""
+    rows = {}
+    for kind, choices in (("mask", ("none",)), ("painted", ("same", "other"))):
+        for seed in (0, 1):
+            rows[kind, seed] = [
+                {
+                    "case": f"case-{i}", "protocol": f"protocol-{i % 2}", "choice": choice,
+                    "error_hu": dict.fromkeys(TARGETS, off_hu[kind] * (-1) ** i),
+                    "means_hu": dict.fromkeys(TARGETS, 300 + i + follows * told),
+                    "template_means_hu": dict.fromkeys(TARGETS, 200 + told),
+                    "ssim_heart": 0.9, "rmse_heart_hu": 50.0, "contrast_kept": 0.5,
+                    "copies": {f"{a}_{b}": 0.1 for a in ("heart", "texture") for b in ("template", "target", "third")},
+                }
+                for choice in choices
+                for i in range(4)
+                for told in [100.0 * (seed + 1) * (i + 1) if choice == "other" else 0.0]
+            ]  # fmt: skip
+    return rows
+
+
+def test_slopes_gains_and_goals_are_those_that_were_put_in():
+    rows = rows_of(follows=0.8, off_hu={"mask": 60.0, "painted": 10.0})
+    assert follow_slope(rows, "painted", BLOOD) == pytest.approx((0.8, 0.8, 0.8))
+    assert gain_over_mask(rows, ("painted", "same"), hu_error) == pytest.approx((50, 50, 50))
+    assert gain_over_mask(rows, ("mask", "none"), hu_error) is None
+    text = goals(rows)
+    assert "50.0 [50.0, 50.0] (met; by seed 50.0 [50.0, 50.0]; 50.0 [50.0, 50.0])" in text
+    assert "0.80 [0.80, 0.80] (met)" in text
+    missed = goals(rows_of(follows=0.5, off_hu={"mask": 10.0, "painted": 10.0}))
+    assert missed.count("(missed") == 2
+
+
+def test_tables_pair_the_seeds_that_both_kinds_have():
+    rows = rows_of(follows=1.0, off_hu={"mask": 60.0, "painted": 10.0})
+    del rows["mask", 1]
+    assert over(rows, "painted", "same", hu_error).shape == (2, 4)
+    assert gain_over_mask(rows, ("painted", "same"), hu_error) == pytest.approx((50, 50, 50))
+    originals = {"ceiling": rows["mask", 0], "third": rows["painted", 0]}
+    text = tables(rows, originals)
+    assert "4 test cases of 2 protocols; seeds: mask 1, template 0, painted 2." in text
+    assert "| painted | 1.00 [1.00, 1.00]" in text
