@@ -9,14 +9,14 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.store import read_json, read_rows
 from cardiosynth.data.sources.phantom.source import phantom
 from cardiosynth.experiments.template_study import (
+    Company,
     Model,
     TemplatePlan,
-    Trio,
     control_settings,
     likeness,
     measure,
+    partners_of,
     run_study,
-    trios,
 )
 from cardiosynth.experiments.template_tables import (
     BLOOD,
@@ -27,7 +27,7 @@ from cardiosynth.experiments.template_tables import (
     hu_error,
     nearer_by_texture,
     nearer_in_heart,
-    nearer_than_third,
+    nearer_than_others,
     over,
     tables,
 )
@@ -37,9 +37,9 @@ PLAN = TemplatePlan(recipe="fcas/tiny", training=2, protocols=1, test=6, test_pr
 
 
 @pytest.fixture(scope="module")
-def trio() -> Trio:
-    target, template, third = (phantom(i, (32,) * 3, protocol=3) for i in range(3))
-    return Trio(target, template, third)
+def company() -> Company:
+    target, template, *others = (phantom(i, (32,) * 3, protocol=3) for i in range(4))
+    return Company(target, template, tuple(others))
 
 
 @pytest.mark.slow
@@ -74,34 +74,36 @@ def test_a_test_without_third_patients_is_refused():
 
 def test_templates_are_of_the_protocol_they_should_be_and_never_the_mask_itself():
     protocol = {f"case-{i}": f"protocol-{i % 3}" for i in range(12)}
-    found = trios(protocol)
+    found = partners_of(protocol)
     for name, partners in found.items():
-        (same, third), (other, other_third) = partners["same"], partners["other"]
-        assert protocol[same] == protocol[third] == protocol[name] != protocol[other] == protocol[other_third]
-        assert len({name, same, third}) == 3
-        assert other != other_third
+        assert {name, *partners["same"]} == {x for x in protocol if protocol[x] == protocol[name]}
+        other = protocol[partners["other"][0]]
+        assert other != protocol[name]
+        assert set(partners["other"]) == {x for x in protocol if protocol[x] == other}
+    # Every patient is a template as often as any other.
+    assert {partners["same"][0] for partners in found.values()} == set(protocol)
     # Over the masks of a protocol the other protocols take turns.
     assert {protocol[found[f"case-{i}"]["other"][0]] for i in (0, 3, 6, 9)} == {"protocol-1", "protocol-2"}
 
 
-def test_the_target_itself_is_no_copy_and_the_template_itself_is(trio: Trio):
-    row = measure(trio.target.required_image(), trio, TINY)
+def test_the_target_itself_is_no_copy_and_the_template_itself_is(company: Company):
+    row = measure(company.target.required_image(), company, TINY)
     assert hu_error(row) == 0
     assert row["rmse_heart_hu"] == 0
     assert row["ssim_heart"] == pytest.approx(1)
     assert (nearer_in_heart(row), nearer_by_texture(row)) == (0, 0)
-    copied = {"copies": likeness(trio.template.required_image(), trio)}
-    flags = [flag(copied) for flag in (nearer_in_heart, nearer_by_texture, nearer_than_third)]
+    copied = {"copies": likeness(company.template.required_image(), company)}
+    flags = [flag(copied) for flag in (nearer_in_heart, nearer_by_texture, nearer_than_others)]
     assert flags == [1, 1, 1]
 
 
-def test_a_copy_shows_through_another_contrast_and_anatomy(trio: Trio):
+def test_a_copy_shows_through_another_contrast_and_anatomy(company: Company):
     """The template's grain under the target's means: nearer to the target in HU, and found out by its texture."""
-    target, template, _ = trio
+    target, template, _ = company
     made = np.array([200.0, -50.0] * 128)[target.required_mask()] + template.required_image()
-    found = likeness(made, trio)
+    found = likeness(made, company)
     assert found["texture_template"] > 0.9
-    assert nearer_than_third({"copies": found}) == 1
+    assert nearer_than_others({"copies": found}) == 1
 
 
 def rows_of(follows: float, off_hu: dict[str, float]) -> dict:
@@ -116,7 +118,10 @@ def rows_of(follows: float, off_hu: dict[str, float]) -> dict:
                     "means_hu": dict.fromkeys(TARGETS, 300 + i + follows * told),
                     "template_means_hu": dict.fromkeys(TARGETS, 200 + told),
                     "ssim_heart": 0.9, "rmse_heart_hu": 50.0, "contrast_kept": 0.5,
-                    "copies": {f"{a}_{b}": 0.1 for a in ("heart", "texture") for b in ("template", "target", "third")},
+                    "copies": {
+                        **{f"{a}_{b}": 0.1 for a in ("heart", "texture") for b in ("template", "target", "others")},
+                        "nearer_than_others": 0.5,
+                    },
                 }
                 for choice in choices
                 for i in range(4)
@@ -142,7 +147,7 @@ def test_tables_pair_the_seeds_that_both_kinds_have():
     del rows["mask", 1]
     assert over(rows, "painted", "same", hu_error).shape == (2, 4)
     assert gain_over_mask(rows, ("painted", "same"), hu_error) == pytest.approx((50, 50, 50))
-    originals = {"ceiling": rows["mask", 0], "third": rows["painted", 0]}
+    originals = {"ceiling": rows["mask", 0], "independent": rows["painted", 0]}
     text = tables(rows, originals)
     assert "4 test cases of 2 protocols; seeds: mask 1, template 0, painted 2." in text
     assert "| painted | 1.00 [1.00, 1.00]" in text

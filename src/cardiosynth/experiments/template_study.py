@@ -10,6 +10,7 @@ Run: ``python -m cardiosynth.experiments.template_study OUT``. The same command 
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import permutations
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -17,7 +18,7 @@ import numpy as np
 import pydantic
 from cyclopts import App, Parameter
 
-from cardiosynth.autoencoder.codec import load_codec
+from cardiosynth.autoencoder.codec import Codec, load_codec
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings, with_overrides
 from cardiosynth.core.errors import InputError, suggest
@@ -47,7 +48,7 @@ class TemplatePlan(Settings):
         recipe: what all models have in common.
         training: patients to learn from.
         protocols: scanner protocols they come in.
-        test: patients to judge on, at least three in each of their protocols.
+        test: patients to judge on, at least three in each of their protocols: mask, template, another.
         test_protocols: protocols of their own.
         steps: optimizer steps of every control stage.
         seeds: of the control stages.
@@ -64,7 +65,7 @@ class TemplatePlan(Settings):
     @pydantic.model_validator(mode="after")
     def _enough_patients(self) -> "TemplatePlan":
         if self.test < 3 * self.test_protocols:
-            raise ValueError("test must hold three patients of each of its protocols: mask, template and a third")
+            raise ValueError("test must hold three patients of each of its protocols: mask, template, another")
         return self
 
 
@@ -80,18 +81,18 @@ class Model(NamedTuple):
         return f"{self.kind}-{self.seed}"
 
 
-class Trio(NamedTuple):
+class Company(NamedTuple):
     """The cases that a synthetic image is compared with.
 
     Attributes:
         target: the real image of the mask.
         template: what the generator was shown.
-        third: another patient of the template's protocol, shown to nobody.
+        others: other patients of the template's protocol, shown to nobody.
     """
 
     target: Case
     template: Case
-    third: Case
+    others: tuple[Case, ...] = ()
 
 
 def run_study(out: Path, plan: TemplatePlan, only: Sequence[str] = ()) -> Path:
@@ -171,8 +172,8 @@ def _train_command(out: Path, plan: TemplatePlan, model: Model) -> str:
 # Who is compared with whom.
 
 
-def trios(protocols: Mapping[str, str]) -> dict[str, dict[str, tuple[str, str]]]:
-    """Return, by mask and kind of template, the names of the template and of a third case of the template's protocol.
+def partners_of(protocols: Mapping[str, str]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return, by mask and kind of template, the template's name and those of the others of the template's protocol.
 
     ``same`` is a template of the mask's protocol, ``other`` one of another; over the masks of a protocol the other
     protocols take turns.
@@ -185,9 +186,11 @@ def trios(protocols: Mapping[str, str]) -> dict[str, dict[str, tuple[str, str]]]
     for g, group in enumerate(groups):
         for rank, name in enumerate(group):
             elsewhere = groups[(g + 1 + rank % (len(groups) - 1)) % len(groups)]
-            other, next_other = (elsewhere[(rank + k) % len(elsewhere)] for k in (0, 1))
-            same, next_same = (group[(rank + k) % len(group)] for k in (1, 2))
-            out[name] = {"same": (same, next_same), "other": (other, next_other)}
+            start = rank % len(elsewhere)
+            out[name] = {
+                "same": (*group[rank + 1 :], *group[:rank]),
+                "other": (*elsewhere[start:], *elsewhere[:start]),
+            }
     return out
 
 
@@ -207,30 +210,30 @@ def _measure_model(out: Path, recipe: FcasRecipe, model: Model) -> None:
     generator = load_generator(_run(out, model), "cpu", sampler, out / "base")
     chosen = ("none",) if model.kind == "mask" else ("same", "other")
     protocols = protocols_of(test)
-    rows, partners = [], trios(protocols)
+    rows, partners = [], partners_of(protocols)
     with Progress(f"measure {model.name}", len(chosen) * len(test)) as progress:
         for choice in chosen:
             with DatasetWriter(out / "synthetic" / f"{model.name}-{choice}", test.labels, name=model.name) as writer:
                 for name in test.case_ids:
                     # A model that is told the mask alone looks at no template; any will do.
-                    template, third = partners[name]["same" if choice == "none" else choice]
-                    trio = Trio(*(test.case(each) for each in (name, template, third)))
+                    template, *others = (test.case(x) for x in partners[name]["same" if choice == "none" else choice])
+                    company = Company(test.case(name), template, tuple(others))
                     if not writer.has(f"synthetic-{name}"):
-                        writer.write(generator.generate(trio.target, trio.template, seed=0))
+                        writer.write(generator.generate(company.target, template, seed=0))
                     made = read_dataset(writer.root).case(f"synthetic-{name}")
                     row = {"case": name, "protocol": protocols[name], "choice": choice}
-                    rows.append(row | measure(made.required_image(), trio, recipe))
+                    rows.append(row | measure(made.required_image(), company, recipe))
                     progress.update()
     write_json(_measures(out, model.name), rows)
 
 
-def measure(image: np.ndarray, trio: Trio, recipe: FcasRecipe) -> dict[str, Any]:
-    """Return how an image made for the target's mask compares with target, template and third case.
+def measure(image: np.ndarray, company: Company, recipe: FcasRecipe) -> dict[str, Any]:
+    """Return how an image made for the target's mask compares with target, template and others.
 
     Keys: ``error_hu`` and ``means_hu`` by structure, ``template_means_hu``, ``contrast_kept`` (coronary artery),
     ``ssim_heart``, ``rmse_heart_hu``, and ``copies``; see :func:`likeness`.
     """
-    target, template, _ = trio
+    target, template, _ = company
     window = recipe.intensity.window_of(target.required_image())
     targets = target.labels.targets
     pair = measure_pair(target, image, window, targets)
@@ -242,52 +245,66 @@ def measure(image: np.ndarray, trio: Trio, recipe: FcasRecipe) -> dict[str, Any]
         "contrast_kept": pair.kept["coronary_artery"],
         "ssim_heart": pair.ssim_heart,
         "rmse_heart_hu": rmse(image[0][inside], target.required_image()[0][inside]),
-        "copies": likeness(image, trio),
+        "copies": likeness(image, company),
     }
 
 
-def likeness(image: np.ndarray, trio: Trio) -> dict[str, float]:
-    """Return how like an image is to target, template and third case, so that copying shows.
+def likeness(image: np.ndarray, company: Company) -> dict[str, float]:
+    """Return how like an image is to target, template and others, so that copying shows.
 
     ``heart_*``: root mean square difference in HU in the target's heart. ``texture_*``: correlation of what is left
-    when every structure's mean is taken away, where all three masks hold the same structure, two voxels from any
-    other: neither anatomy nor contrast phase counts there.
+    when every structure's mean is taken away, where all masks hold the same structure, two voxels from any other:
+    neither anatomy nor contrast phase counts there. ``texture_others`` is the mean over the others, and
+    ``nearer_than_others`` the share of them that the image is less like than its template.
     """
-    masks = [case.required_mask()[0] for case in trio]
-    interior, inside = common_interior(masks, trio.target.labels.target_codes, margin=2), heart(trio.target)
-    found = {}
-    for name, case in zip(trio._fields, trio, strict=True):
-        theirs = case.required_image()[0]
-        found[f"heart_{name}"] = rmse(image[0][inside], theirs[inside])
-        found[f"texture_{name}"] = texture_correlation(image[0], theirs, masks[0], interior)
+    target, template, others = company
+    masks = [case.required_mask()[0] for case in (target, template, *others)]
+    interior, inside = common_interior(masks, target.labels.target_codes), heart(target)
+
+    def texture(case: Case) -> float:
+        return texture_correlation(image[0], case.required_image()[0], masks[0], interior)
+
+    found = {"texture_target": texture(target), "texture_template": texture(template)}
+    for name, case in (("target", target), ("template", template)):
+        found[f"heart_{name}"] = rmse(image[0][inside], case.required_image()[0][inside])
+    if others:
+        textures = [texture(case) for case in others]
+        found["texture_others"] = float(np.mean(textures))
+        found["nearer_than_others"] = float(np.mean([found["texture_template"] > value for value in textures]))
     return found
 
 
 def originals(out: Path) -> dict[str, Any]:
-    """Return what needs no model: the autoencoder's ceiling, and how like an independent real image is to others.
+    """Return what needs no model: the autoencoder's ceiling, and how like independent real images are to others.
 
-    The independent image is the third case of every trio, compared with target and template as if it had been made.
+    Independent images are real ones of the template's protocol, compared with target and template as if they had been
+    made; of every test case's own protocol all pairs of template and image, of the other one all images.
     """
     test = read_dataset(_data(out, "test"))
     codec, protocols = load_codec(out / "base"), protocols_of(test)
-    partners = trios(protocols)
-    rows: dict[str, Any] = {"ceiling": [], "third": []}
+    partners = partners_of(protocols)
+    rows: dict[str, Any] = {"ceiling": [], "independent": []}
     with Progress("measure originals", len(test)) as progress:
         for name in test.case_ids:
-            case, protocol = test.case(name), protocols[name]
-            made = codec.reconstruct(case)
-            pair = measure_pair(case, made, codec.window_of(case), case.labels.targets)
-            inside, truth = heart(case), case.required_image()
-            row = {"error_hu": pair.error, "ssim_heart": pair.ssim_heart, "contrast_kept": pair.kept["coronary_artery"]}
-            row |= {"case": name, "protocol": protocol, "rmse_heart_hu": rmse(made[0][inside], truth[0][inside])}
-            row["means_hu"] = _means_hu(truth, case)
-            rows["ceiling"].append(row)
-            for choice, (template, third) in partners[name].items():
-                trio = Trio(case, test.case(template), test.case(third))
-                found = likeness(trio.third.required_image(), trio)
-                rows["third"].append({"case": name, "protocol": protocol, "choice": choice, "copies": found})
+            case, facts = test.case(name), {"case": name, "protocol": protocols[name]}
+            rows["ceiling"].append(facts | _ceiling(case, codec))
+            same, (template, *others) = partners[name]["same"], partners[name]["other"]
+            pairs = [("same", *pair) for pair in permutations(same, 2)] + [("other", template, x) for x in others]
+            for choice, template, image in pairs:
+                found = likeness(test.case(image).required_image(), Company(case, test.case(template)))
+                rows["independent"].append(facts | {"choice": choice, "copies": found})
             progress.update()
     return rows
+
+
+def _ceiling(case: Case, codec: Codec) -> dict[str, Any]:
+    """Return how like a case is to itself after encoding and decoding, and its own means."""
+    made, truth, inside = codec.reconstruct(case), case.required_image(), heart(case)
+    pair = measure_pair(case, made, codec.window_of(case), case.labels.targets)
+    return {
+        "error_hu": pair.error, "ssim_heart": pair.ssim_heart, "contrast_kept": pair.kept["coronary_artery"],
+        "rmse_heart_hu": rmse(made[0][inside], truth[0][inside]), "means_hu": _means_hu(truth, case),
+    }  # fmt: skip
 
 
 def _means_hu(image: np.ndarray, case: Case) -> dict[str, float]:

@@ -30,15 +30,15 @@ def tables(rows: Rows, originals: dict[str, list[Row]]) -> str:
 
     Args:
         rows: as ``measure`` of the study makes them.
-        originals: ``ceiling`` and ``third``, as ``originals`` of the study makes them.
+        originals: ``ceiling`` and ``independent``, as ``originals`` of the study makes them.
     """
-    ceiling, third = originals["ceiling"], originals["third"]
+    ceiling, independent = originals["ceiling"], originals["independent"]
     counts = ", ".join(f"{kind} {len(seeds_of(rows, kind))}" for kind in ("mask", "template", "painted"))
     protocols = {row["protocol"] for row in ceiling}
     parts = [
         f"{len(ceiling)} test cases of {len(protocols)} protocols; seeds: {counts}.",
-        likeness_table(rows, ceiling), structure_table(rows, ceiling), slope_table(rows), copies_table(rows, third),
-        goals(rows),
+        likeness_table(rows, ceiling), structure_table(rows, ceiling), slope_table(rows),
+        copies_table(rows, independent), goals(rows),
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -62,13 +62,13 @@ def nearer_by_texture(row: Row) -> float:
     return float(row["copies"]["texture_template"] > row["copies"]["texture_target"])
 
 
-def nearer_than_third(row: Row) -> float:
-    """Return 1 where the image's texture is more like its template's than a third's of that protocol; else 0.
+def nearer_than_others(row: Row) -> float:
+    """Return the share of others of the template's protocol that the image's texture is less like than its template's.
 
-    Which of the two was the template is arbitrary, so an image that has nothing of it but the protocol gives 1 half of
-    the time, exactly, whatever textures of one protocol have in common.
+    Which of them was the template is arbitrary, so an image that has nothing of it but the protocol gives 1/2 on
+    average, whatever textures of one protocol have in common.
     """
-    return float(row["copies"]["texture_template"] > row["copies"]["texture_third"])
+    return row["copies"]["nearer_than_others"]
 
 
 def seeds_of(rows: Rows, kind: str) -> list[int]:
@@ -165,27 +165,25 @@ def slope_table(rows: Rows) -> str:
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
-def copies_table(rows: Rows, third: list[Row]) -> str:
-    """Return how often images are nearer to their template, beside a real image that nobody made from it."""
-    flags = (nearer_in_heart, nearer_by_texture, nearer_than_third)
+def copies_table(rows: Rows, independent: list[Row]) -> str:
+    """Return how often images are nearer to their template, beside real images that nobody made from it."""
+    flags = (nearer_in_heart, nearer_by_texture, nearer_than_others)
     lines = _head(
-        "share of images nearer to the template", "than to the target, HU in the heart", "than to the target, texture",
-        "than to a third, texture", "correlation of texture: template", "target", "third",
+        "share nearer to the template", "than to the target, HU in the heart", "than to the target, texture",
+        "than to others, texture", "correlation of texture: template", "target", "others",
     )  # fmt: skip
     for arm, title in _present(rows):
         cells = [_text(interval(rows, arm, flag), 2) for flag in flags]
-        correlations = (interval(rows, arm, lambda r, n=n: r["copies"][f"texture_{n}"]) for n in _TRIO)
-        lines.append(_line(title, *cells, *(_text(found, 3) for found in correlations)))
-    for choice, title in (("same", "the third itself, same protocol"), ("other", "the third itself, another protocol")):
-        chosen = [row for row in third if row["choice"] == choice]
-        groups = [row["protocol"] for row in chosen]
-        found = [mean_interval(np.array([[f(row) for row in chosen]]), groups) for f in flags[:2]]
-        alike = [f"{_mean(row['copies'][f'texture_{n}'] for row in chosen):.3f}" for n in _TRIO[:2]]
-        lines.append(_line(title, *(_text(x, 2) for x in found), "-", *alike, "-"))
+        alike = [
+            interval(rows, arm, lambda r, n=n: r["copies"][f"texture_{n}"]) for n in ("template", "target", "others")
+        ]
+        lines.append(_line(title, *cells, *(_text(found, 3) for found in alike)))
+    for choice, title in (("same", "a real image, same protocol"), ("other", "a real image, another protocol")):
+        chosen = [row for row in independent if row["choice"] == choice]
+        cells = [f"{_mean(map(flag, chosen)):.2f}" for flag in flags[:2]]
+        alike = [f"{_mean(row['copies'][f'texture_{n}'] for row in chosen):.3f}" for n in ("template", "target")]
+        lines.append(_line(title, *cells, "-", *alike, "-"))
     return "\n".join(lines)
-
-
-_TRIO = ("template", "target", "third")
 
 
 def goals(rows: Rows) -> str:
@@ -193,7 +191,7 @@ def goals(rows: Rows) -> str:
     lines = []
     for kind in _told_templates(rows):
         arm = (kind, "same")
-        slope, copied = follow_slope(rows, kind, BLOOD), interval(rows, arm, nearer_than_third)
+        slope, copied = follow_slope(rows, kind, BLOOD), interval(rows, arm, nearer_than_others)
         gain = gain_over_mask(rows, arm, hu_error)
         if gain is not None:
             each = [gain_over_mask(rows, arm, hu_error, seed) for seed in seeds_of(rows, kind)]
@@ -205,7 +203,7 @@ def goals(rows: Rows) -> str:
             f"({'met' if slope.value >= 0.7 else 'missed'})."
         )
         at_chance = "met" if copied.low <= 0.5 else "missed"
-        lines.append(f"- {kind}, nearer to the template than to a third, chance 0.5: {_text(copied, 2)} ({at_chance}).")
+        lines.append(f"- {kind}, nearer to the template than to others, chance 0.5: {_text(copied, 2)} ({at_chance}).")
     return "\n".join(lines)
 
 
