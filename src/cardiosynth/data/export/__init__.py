@@ -1,0 +1,1 @@
+"""Datasets for other programs: nnU-Net, and DICOM for clinical viewers."""
