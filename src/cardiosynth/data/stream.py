@@ -1,14 +1,19 @@
 """Cases read one by one as a source finds them; a broken one does not end the stream."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cardiosynth.core.case import Case, IntensityUnit
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import why_not_hu
 from cardiosynth.core.labels import LabelTable
-from cardiosynth.data.formats.files import read_image, read_mask
+from cardiosynth.core.progress import say
+from cardiosynth.data.formats.files import read_image, read_volume
+from cardiosynth.data.formats.volume import Volume, as_mask
 from cardiosynth.data.layout import check_codes, check_same_grid
 
 
@@ -43,6 +48,28 @@ class CaseStream(Iterator[Case]):
         return len(self._left)
 
 
+@dataclass(frozen=True)
+class Quirks:
+    """What is known of a data set but not said by its files.
+
+    Attributes:
+        codes: code in a mask -> code of the label table, 0 for what is left out; a code that is not listed is refused.
+            None keeps the codes as they are.
+        strays: codes that should not be there -> what becomes of them; said, and recorded with the case.
+        stored_offset: was added to HU before the images were stored; taken away where nothing lies below zero.
+        placeholder_spacing: whether voxels of 1 x 1 x 1 mm mean that nobody wrote down their size.
+    """
+
+    codes: Mapping[int, int] | None = None
+    strays: Mapping[int, str] = field(default_factory=dict)
+    stored_offset: int = 0
+    placeholder_spacing: bool = False
+
+
+PLAIN = Quirks()
+"""Files that say what they are."""
+
+
 def read_pair(
     case_id: str,
     image_path: Path | None,
@@ -50,25 +77,24 @@ def read_pair(
     labels: LabelTable,
     unit: IntensityUnit,
     provenance: Mapping[str, Any],
+    quirks: Quirks = PLAIN,
 ) -> Case:
     """Read an image and its mask as a real case; either may be absent.
 
     Raises:
-        InputError: a file cannot be used, the two stand on different grids, the mask holds a code that ``labels`` does
-            not name, or the image cannot be in HU though ``unit`` says so.
+        InputError: a file is missing or cannot be used, the two stand on different grids, the mask holds a code that
+            ``labels`` does not name, or the image cannot be in HU though ``unit`` says so.
     """
-    image = read_image(image_path) if image_path else None
-    mask = read_mask(mask_path) if mask_path else None
-    if image is not None and unit == "hu" and (reason := why_not_hu(image.array)):
-        raise InputError(
-            f"{image_path}: {reason}; for MR state the unit mr, for CT apply the rescale intercept (often -1024)."
-        )
-    if mask is not None and mask_path is not None:
-        check_codes(mask.array, labels, mask_path)
-        if image is not None and image_path is not None:
-            check_same_grid({image_path: image, mask_path: mask})
+    mended: list[str] = []
+    image = _image(image_path, unit, quirks, mended) if image_path else None
+    mask = _mask(mask_path, image_path, labels, quirks, mended) if mask_path else None
+    if image is not None and mask is not None and image_path is not None and mask_path is not None:
+        of_one_file = Path(f"{mask_path}:mask") if mask_path == image_path else mask_path
+        check_same_grid({image_path: image, of_one_file: mask})
     first = image or mask
     assert first is not None, case_id
+    for words in mended:
+        say(f"{case_id}: {words}")
     return Case(
         case_id=case_id,
         image=None if image is None else image.array,
@@ -76,6 +102,38 @@ def read_pair(
         mask=None if mask is None else mask.array,
         labels=labels,
         intensity_unit=unit,
-        spacing_known=first.spacing_known,
-        provenance={**provenance, "stored_as": {k: first.facts[k] for k in ("axis_codes", "affine_from", "sheared")}},
+        spacing_known=first.spacing_known and not _is_placeholder(first, quirks),
+        provenance={
+            **provenance,
+            **({"mended": mended} if mended else {}),
+            "stored_as": {k: first.facts[k] for k in ("axis_codes", "affine_from", "sheared")},
+        },
     )
+
+
+def _image(path: Path, unit: IntensityUnit, quirks: Quirks, mended: list[str]) -> Volume:
+    image = read_image(path)
+    if quirks.stored_offset and image.array.min() >= 0:
+        image = replace(image, array=image.array - np.array(quirks.stored_offset, image.array.dtype))
+        mended.append(f"{quirks.stored_offset} taken away from stored values, so that they are HU")
+    if unit == "hu" and (reason := why_not_hu(image.array)):
+        raise InputError(
+            f"{path}: {reason}; for MR state the unit mr, for CT apply the rescale intercept (often -1024)."
+        )
+    return image
+
+
+def _mask(path: Path, image: Path | None, labels: LabelTable, quirks: Quirks, mended: list[str]) -> Volume:
+    if image is not None and not path.is_file():
+        raise InputError(f"{path} does not exist; add the mask or take {image.name} away.")
+    stored = read_volume(path, "mask")
+    mask = as_mask(stored, path, quirks.codes)
+    for code in sorted(set(np.unique(stored.array).tolist()) & set(quirks.strays)):
+        count = int((stored.array == code).sum())
+        mended.append(f"code {code:g} of the mask ({count} voxels) {quirks.strays[code]}")
+    check_codes(mask.array, labels, path)
+    return mask
+
+
+def _is_placeholder(volume: Volume, quirks: Quirks) -> bool:
+    return quirks.placeholder_spacing and bool(np.allclose(volume.grid.spacing_mm, 1.0))

@@ -41,6 +41,12 @@ def test_as_downloaded_the_phase_comes_from_info_and_the_series_is_passed_over(
     assert "1 4D series are passed over" in capsys.readouterr().err
 
 
+def test_without_any_mask_the_frames_are_images_alone(tmp_path: Path):
+    frame(tmp_path / "patient101", 1)
+    (tmp_path / "patient101" / "patient101_frame01_gt.nii.gz").unlink()
+    assert next(acdc(tmp_path)).mask is None
+
+
 def test_another_folder_is_refused(tmp_path: Path):
     for root in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(InputError, match="patient001"):

@@ -9,6 +9,8 @@ from cardiosynth.core.labels import CARDIAC_CT, label_table
 from cardiosynth.data.formats.nifti import write_nifti
 from cardiosynth.data.sources.folder import folder
 
+from . import written
+
 
 def image(path: Path) -> None:
     write_nifti(path, np.full((1, 4, 5, 6), -100, np.int16), np.eye(4))
@@ -93,3 +95,47 @@ def test_a_broken_label_table_is_refused_by_name(tmp_path: Path, content: str):
     (tmp_path / "labels.json").write_text(content)
     with pytest.raises(InputError, match=r"labels\.json"):
         folder(tmp_path)
+
+
+def test_nrrd_pairs_are_read_and_other_formats_are_not(tmp_path: Path):
+    written.image(tmp_path / "a.nrrd")
+    written.mask(tmp_path / "a_msk.nrrd", 2)
+    (tmp_path / "picture.png").touch()
+    table(tmp_path)
+    (case,) = folder(tmp_path)
+    assert (case.case_id, case.provenance["patient"], case.mask.max()) == ("a", "a", 2)
+
+
+def test_a_missing_or_misplaced_mask_is_told(tmp_path: Path):
+    image(tmp_path / "a.nii.gz")
+    table(tmp_path)
+    written.mask(tmp_path / "a_seg.nii.gz", 1)
+    with pytest.raises(InputError, match=r"a\.nii\.gz and .*a_seg\.nii\.gz have shapes"):
+        next(folder(tmp_path))
+    mask(tmp_path / "a_seg.nii.gz", 7)
+    with pytest.raises(InputError, match=r"a_seg\.nii\.gz holds the code 7"):
+        next(folder(tmp_path))
+
+
+def test_real_hearts_without_images_are_cases(real_data: Path):
+    labels = label_table({"heart": 1, "bone": 2, "coronary_calcium": 3})
+    stream = folder(real_data / "lidc_heart_masks", labels, licence="CC BY 3.0")
+    assert stream.case_ids == ("0187", "0506", "0909", "0987")
+    case = next(stream)
+    assert case.image is None
+    assert case.grid.shape == (512, 512, 143)
+    np.testing.assert_allclose(case.spacing_mm, (0.68, 0.68, 2.5))
+    assert sorted(np.unique(case.mask)) == [0, 1, 2]
+    assert case.provenance["stored_as"]["axis_codes"] == "LPS"
+
+
+def test_the_real_cta_is_read_with_the_mask_on_its_grid(real_data: Path, tmp_path: Path):
+    cta = real_data / "cta_aorta"
+    for name, path in (("images", cta / "ct_and_masks" / "ct_cropped.nii.gz"), ("labels", cta / "derived")):
+        (tmp_path / name).mkdir()
+        source = path if path.is_file() else path / "label_heart1_aorta2_pa3.nii.gz"
+        (tmp_path / name / "cta.nii.gz").symlink_to(source)
+    case = next(folder(tmp_path, label_table({"heart": 1, "aorta": 2, "pulmonary_artery": 3})))
+    assert (case.grid.shape, case.intensity_unit) == ((120, 126, 164), "hu")
+    blood = case.image[case.mask == 2]
+    assert 150 < np.median(blood) < 600  # contrast in the aorta

@@ -12,6 +12,7 @@ import numpy as np
 from cardiosynth.core.errors import InputError
 from cardiosynth.data.formats.volume import Volume, check_voxel_type, upright, without_trailing_axes
 
+ENDINGS = (".h5", ".hdf5")
 NAMES = {"image": ("image", "img", "data"), "mask": ("label", "labels", "mask", "seg")}
 """What a file holds -> names that its dataset may have; the first that is there is read."""
 

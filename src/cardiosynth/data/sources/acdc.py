@@ -1,8 +1,12 @@
 """ACDC: short-axis cine MR of 150 patients, end-diastole and end-systole.
 
-Bernard et al., IEEE TMI 37(11), 2018, doi:10.1109/TMI.2018.2837502. Each ``patientNNN/`` holds the two annotated
-frames ``patientNNN_frameFF.nii.gz`` with ``..._gt.nii.gz``, and as downloaded also ``Info.cfg`` and the 4D series,
-which has no annotation and is passed over.
+Bernard et al., IEEE TMI 37(11), 2018, doi:10.1109/TMI.2018.2837502; CC BY-NC-SA 4.0. Each ``patientNNN/`` holds the two
+annotated frames ``patientNNN_frameFF.nii.gz`` with ``..._gt.nii.gz``, and as downloaded also ``Info.cfg`` and the 4D
+series, which has no annotation and is passed over: expect 200 cases of the 100 training patients, 100 of the 50 others.
+
+Grid: 154..512 voxels across, as published of 1.37..1.68 mm, in six and more slices every 5 or 10 mm. Labels: 1
+right ventricle, 2 myocardium, 3 left ventricle; the right ventricle has no wall, and slices beyond base and apex are
+not annotated. Known defects: copies that went through HDF5 have lost spacing and orientation and state nominal ones.
 """
 
 import re
@@ -14,7 +18,7 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import label_table
 from cardiosynth.core.progress import say
 from cardiosynth.data.formats.files import stem
-from cardiosynth.data.formats.nifti import is_nifti
+from cardiosynth.data.listing import existing_folder, image_files, mask_beside, relative_files
 from cardiosynth.data.stream import CaseStream, read_pair
 
 LABELS = label_table({"right_ventricle": 1, "left_ventricular_myocardium": 2, "left_ventricle": 3})
@@ -31,20 +35,20 @@ def acdc(root: Path) -> CaseStream:
     Raises:
         InputError: not such a folder.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise InputError(f"{root} is not a folder; give the folder that holds patient001, patient002, ...")
-    files = {stem(path): path for path in sorted(root.rglob("patient*_*")) if is_nifti(path)}
+    root = existing_folder(root, "give the folder that holds patient001, patient002, ...")
+    files = {stem(path): path for path in image_files(root)}
     frames = {name: path for name, path in files.items() if FRAME.match(name)}
     if not frames:
         raise InputError(f"{root} holds no patientNNN_frameFF.nii.gz; give the folder that holds patient001, ...")
     series = [name for name in files if name.endswith("_4d")]
     if series:
         say(f"{root}: {len(series)} 4D series are passed over; they have no annotation.")
+    annotated = any(name.endswith("_gt") for name in files)
     readers = {}
     for name, path in frames.items():
-        mask = files.get(f"{name}_gt")
-        readers[name] = partial(read_pair, name, path, mask, LABELS, "mr", _facts(name, path, frames))
+        mask = mask_beside(path, f"{name}_gt") if annotated else None
+        facts = {**_facts(name, path, frames), "files": relative_files(root, path, mask)}
+        readers[name] = partial(read_pair, name, path, mask, LABELS, "mr", facts)
     return CaseStream(readers)
 
 
