@@ -5,6 +5,7 @@ import pytest
 
 from cardiosynth.metrics.topology import (
     betti0_error,
+    cavities,
     centerline,
     centerline_graph,
     cl_dice,
@@ -12,6 +13,7 @@ from cardiosynth.metrics.topology import (
     connectivity_error,
     holes,
     largest_component_fraction,
+    tunnels,
 )
 
 
@@ -156,3 +158,26 @@ def test_holes_are_what_no_way_through_faces_leads_into():
     assert holes(block) == 1
     assert holes(~np.eye(4, dtype=bool)[1:3]) == 0
     assert holes(np.pad(~np.eye(2, dtype=bool), 1, constant_values=True)) == 2
+
+
+def test_every_cavity_has_its_number():
+    block = np.ones((7, 7, 7), bool)
+    block[2, 2, 2] = block[4, 4, 2:5] = False
+    numbered = cavities(block)
+    assert sorted(np.bincount(numbered[numbered > 0])[1:].tolist()) == [1, 3]
+    assert not numbered[block].any()
+    block[4, 4] = False
+    assert cavities(block).max() == 1
+
+
+def test_tunnels_run_from_side_to_side():
+    block = np.ones((7, 7, 7), bool)
+    assert tunnels(block) == 0
+    block[3, 3, 3] = False
+    assert tunnels(block) == 0
+    block[3, 3] = False
+    assert tunnels(block) == 1
+    block[3, :, 3] = False
+    # Two ways through the block that cross: a cross has four mouths, and Betti number 1 is one less.
+    assert tunnels(block) == 3
+    assert tunnels(np.zeros((3, 3, 3))) == 0

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from cardiosynth.cli.app import Json, Several, app, grid_shape, output, positive, progress
+from cardiosynth.cli.app import Json, Setting, Several, app, grid_shape, output, positive, progress
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.progress import say
 
@@ -90,18 +90,44 @@ def prepare(
 
 
 @app.command(sort_key=3)
-def check(dataset: Path, /, *, json: Annotated[bool, Json] = False) -> None:
+def check(
+    dataset: Path,
+    /,
+    *,
+    recipe: str | None = None,
+    against: Annotated[list[Path] | None, Several] = None,
+    sheet: Path | None = None,
+    gpu_mem: float | None = None,
+    overrides: Annotated[list[str] | None, Setting] = None,
+    json: Annotated[bool, Json] = False,
+) -> None:
     """Examine a dataset folder; errors end with exit code 2.
 
     Args:
         dataset: a dataset folder or any plain nnU-Net raw folder.
-        json: print the findings as JSON.
+        recipe: also tell whether the dataset suits this recipe, and the recipe this machine.
+        against: other dataset folders that must share neither patients nor images with it, e.g. the test set.
+        sheet: HTML page to write: a picture of every case, its findings and histograms beside it.
+        gpu_mem: with --recipe, GB of the GPU that it is to run on.
+        overrides: with --recipe, one setting, e.g. --set intensity.unit=mr; may be given often.
+        json: print the facts and findings as JSON.
     """
-    from cardiosynth.data.check import check_dataset
+    progress(json)
+    from cardiosynth.data.check.words import in_words
+    from cardiosynth.recipes.examination import examine_dataset
 
-    findings = check_dataset(dataset)
-    rows = [{"level": f.level, "case_id": f.case_id, "message": f.message} for f in findings]
-    output(rows, json, lambda rows: "\n".join(f"{r['level']}: {r['message']}" for r in rows) or "nothing to mend")
-    errors = [row for row in rows if row["level"] == "error"]
+    if recipe is None and (gpu_mem is not None or overrides):
+        raise InputError("--gpu-mem and --set say how a recipe is run; name it with --recipe.")
+    needs, machine = None, []
+    if recipe is not None:
+        from cardiosynth.core.config import with_overrides
+        from cardiosynth.recipes.registry import find_recipe
+        from cardiosynth.recipes.suitability import fit_findings, needs_of
+
+        wanted = with_overrides(find_recipe(recipe), overrides or [])
+        needs, machine = needs_of(wanted), fit_findings(wanted, gpu_mem)
+    facts = examine_dataset(dataset, against or [], needs, machine, sheet)
+    output(facts, json, in_words)
+    errors = sum(row["level"] == "error" for row in facts["findings"])
     if errors:
-        raise InputError(f"{dataset}: {len(errors)} of the findings must be mended before training.")
+        raise InputError(f"{dataset}: {errors} of the findings must be mended before training.")

@@ -183,8 +183,6 @@ def centerline_graph(mask: Shaped[np.ndarray, "*grid"], spacing_mm: Sequence[flo
 def holes(mask: Shaped[np.ndarray, "*grid"], smallest_voxels: int = 1) -> int:
     """Return how many cavities ``mask`` encloses (Betti number 2 in 3D, 1 in 2D).
 
-    The outside is connected through faces, as the inside is through corners; what opens to the grid's border is none.
-
     Args:
         mask: bool or anything that is non-zero inside.
         smallest_voxels: cavities with fewer voxels are left out.
@@ -192,9 +190,29 @@ def holes(mask: Shaped[np.ndarray, "*grid"], smallest_voxels: int = 1) -> int:
     box = next(iter(ndimage.find_objects((mask != 0).astype(np.uint8))), None)
     if box is None:
         return 0
-    outside = np.pad(mask[box] == 0, 1, constant_values=True)
+    return int((np.bincount(cavities(mask[box]).ravel())[1:] >= smallest_voxels).sum())
+
+
+def cavities(mask: Shaped[np.ndarray, "*grid"]) -> Int32[np.ndarray, "*grid"]:
+    """Return the number of the cavity that each voxel lies in, from 1; 0 inside the structure and outside of it.
+
+    The outside is connected through faces, as the inside is through corners; what opens to the grid's border is no
+    cavity.
+    """
+    outside = np.pad(mask == 0, 1, constant_values=True)
     numbered = np.zeros(outside.shape, np.int32)
     ndimage.label(outside, output=numbered)
-    sizes = np.bincount(numbered.ravel())
     # 0 is the structure, 1 what surrounds it: numbers are given in the order of the voxels.
-    return int((sizes[2:] >= smallest_voxels).sum())
+    return np.maximum(numbered[(slice(1, -1),) * mask.ndim] - 1, 0)
+
+
+def tunnels(mask: Shaped[np.ndarray, "x y z"]) -> int:
+    """Return how many tunnels run through ``mask`` (Betti number 1), by Euler and Poincare: pieces + cavities - chi.
+
+    Args:
+        mask: bool or anything that is non-zero inside.
+    """
+    from skimage.measure import euler_number
+
+    inside = np.pad(mask != 0, 1)
+    return components(inside).count + holes(inside) - int(euler_number(inside, connectivity=3))

@@ -48,7 +48,7 @@ def render_report(results: Results, root: Path) -> str:
     cases = [(f, case_panels(f, library)) for f in results.figures if isinstance(f, CaseFigure)]
     projections = [(f, projection_panels(f, library)) for f in results.figures if isinstance(f, ProjectionFigure)]
     charts = [(f, arms_chart(f)) for f in results.figures if isinstance(f, ArmsFigure)]
-    return _environment().get_template("report.html.j2").render(
+    return page_environment().get_template("report.html.j2").render(
         results=results, cases=cases, projections=projections, charts=charts, scale=_scale(), version=__version__,
     )  # fmt: skip
 
@@ -108,7 +108,8 @@ def _total(values: Iterable[float | None]) -> float:
     return sum(value for value in values if value is not None)
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Return what fills in pages: everything is escaped, what is missing is an error."""
     environment = Environment(
         loader=PackageLoader("cardiosynth.report", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,

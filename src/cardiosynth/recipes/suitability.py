@@ -1,0 +1,68 @@
+"""Whether a dataset suits a recipe, and whether the recipe fits the machine: what `check --recipe` adds."""
+
+import math
+
+from cardiosynth.data.check.finding import Finding
+from cardiosynth.data.check.needs import Needs
+from cardiosynth.recipes.budget import examine
+from cardiosynth.recipes.fcas import FcasRecipe
+from cardiosynth.recipes.sizes import TRAINING_CASES
+
+SMALLEST_TRAINING = 2
+"""Cases that must be left for training, beside those held out."""
+
+
+def needs_of(recipe: FcasRecipe) -> Needs:
+    """Return what a recipe asks of a dataset."""
+    compression = recipe.autoencoder.network.compression
+    # Every network that sees whole grids must be able to halve them.
+    multiple = math.lcm(compression * recipe.diffusion.denoiser.multiple, recipe.segmenter.network.multiple)
+    held_out = max(recipe.diffusion.watch.cases, recipe.control.watch.cases)
+    return Needs(
+        recipe=recipe.name,
+        shape=recipe.grid.shape,
+        spacing_mm=recipe.grid.spacing_mm,
+        multiple=multiple,
+        unit=recipe.intensity.unit,
+        names=_names(recipe),
+        least_cases=SMALLEST_TRAINING + held_out,
+        published_cases=TRAINING_CASES,
+    )
+
+
+def _names(recipe: FcasRecipe) -> dict[str, str]:
+    names = dict.fromkeys(recipe.control.objective.thin, "the weight of thin vessels in the diffusion loss")
+    if recipe.autoencoder.loss.thin_weight:
+        names |= dict.fromkeys(recipe.autoencoder.loss.thin, "the weight of thin vessels in the autoencoder's loss")
+    gate = {threshold.name: "its share of the autoencoder's gate" for threshold in recipe.gate.contrast}
+    return {**names, **gate}
+
+
+def fit_findings(recipe: FcasRecipe, gpu_mem_gb: float | None = None) -> list[Finding]:
+    """Return whether each stage fits into memory and how long it takes, as `doctor` counts it.
+
+    Args:
+        recipe: what is to be run.
+        gpu_mem_gb: memory of the GPU that it is to run on; None for this machine.
+    """
+    facts = examine(recipe, gpu_mem_gb)
+    memory_gb, asked = facts["rates"]["memory_gb"], facts["recipe"]
+    findings = []
+    stages = {f"train {stage}": told for stage, told in asked["training"].items()}
+    for name, told in {
+        **stages,
+        "encode a case": asked["encoding"],
+        "decode a case": asked["sampling"]["decoding"],
+    }.items():
+        if change := told.get("change"):
+            words = " ".join(f"--set {setting}" for setting in change["settings"])
+            mend = f"it does with {words}" if change["fits"] else "use a larger GPU"
+            text = f"{recipe.name}, {name}: {told['peak_gb']:.1f} GB do not fit into {memory_gb:.1f} GB; {mend}."
+            findings.append(Finding("warning", "recipe_memory", None, text, {"peak_gb": told["peak_gb"]}))
+    peak_gb = max(told["peak_gb"] for told in stages.values())
+    hours = sum(told["hours"] for told in stages.values())
+    text = (
+        f"{recipe.name} on a {facts['rates']['device']} with {memory_gb:.1f} GB: up to {peak_gb:.1f} GB and about "
+        f"{hours:.2g} hours of training in all (`cardiosynth doctor --recipe {recipe.name}` tells more)."
+    )
+    return [*findings, Finding("info", "recipe_memory", None, text, {"peak_gb": peak_gb, "hours": hours})]
