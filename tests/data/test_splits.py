@@ -1,23 +1,56 @@
 import pytest
 
 from cardiosynth.core.errors import InputError
-from cardiosynth.data.splits import hold_out, patient_of, split
+from cardiosynth.data.splits import hold_out, patient_of, read_split, split
 
-CASES = [f"patient{p:03d}_frame{f:02d}" for p in range(20) for f in (1, 12)]
-PARTS = {"train": 0.6, "validation": 0.2, "test": 0.2}
-
-
-def test_no_patient_stands_on_two_sides_and_none_is_lost():
-    parts = split(CASES, PARTS, seed=0)
-    patients = {name: {patient_of(case) for case in cases} for name, cases in parts.items()}
-    assert {name: len(found) for name, found in patients.items()} == {"train": 12, "validation": 4, "test": 4}
-    assert len(set.union(*patients.values())) == 20
-    assert sorted(case for cases in parts.values() for case in cases) == CASES
+PATIENTS = [f"patient{p:03d}" for p in range(20)]
 
 
-def test_the_order_of_the_cases_does_not_matter_and_the_seed_does():
-    assert split(CASES, PARTS, seed=0) == split(CASES[::-1], PARTS, seed=0)
-    assert split(CASES, PARTS, seed=0) != split(CASES, PARTS, seed=1)
+def parts(text: str, patients: list[str], seed: int = 0) -> dict[str, list[str]]:
+    given = split(patients, read_split(text), seed)
+    return {name: sorted(p for p, part in given.items() if part == name) for name in dict.fromkeys(given.values())}
+
+
+def test_every_patient_stands_on_one_side_whatever_order_and_cases_they_come_in():
+    found = parts("train=0.6,validation=0.2,test=0.2", PATIENTS)
+    assert {name: len(members) for name, members in found.items()} == {"train": 12, "validation": 4, "test": 4}
+    assert sorted(p for members in found.values() for p in members) == PATIENTS
+    assert parts("train=0.6,validation=0.2,test=0.2", [*PATIENTS[::-1], *PATIENTS]) == found
+    assert parts("train=0.6,validation=0.2,test=0.2", PATIENTS, seed=1) != found
+
+
+def test_the_protocol_of_the_paper_divides_a_thousand_cases_as_it_says():
+    found = parts("fcas", [f"{i:04d}" for i in range(1, 1001)])
+    assert {n: len(m) for n, m in found.items()} == {"train": 200, "test.template": 50, "test.reference": 750}
+    assert {n: len(m) for n, m in parts("fcas-downstream", PATIENTS).items()} == {"train": 4, "test": 16}
+    assert {n: len(m) for n, m in parts("fqcdm", PATIENTS).items()} == {"train": 14, "validation": 4, "test": 2}
+
+
+def test_patients_may_be_counted_and_one_part_takes_the_rest():
+    found = parts("train=3,test.template=2,test.reference=rest", PATIENTS)
+    assert [len(members) for members in found.values()] == [3, 2, 15]
+    assert [len(members) for members in parts("train=rest,test=0.25", PATIENTS).values()] == [15, 5]
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("train=0.5,test=0.4", "sum to 1"),
+        ("train=3,test=4", "sum to 20 patients"),
+        ("train=30,test=rest", "positive"),
+        ("train=1.2,test=rest", "positive"),
+        ("train=3,test=0.5", "not understood"),
+        ("train=rest,test=rest", "not understood"),
+        ("train=0.99,test=0.01", "too few for a part 'test'"),
+        ("fcass", "did you mean 'fcas'"),
+        ("train=much", "'much' is no share"),
+        ("a/b=0.5,c=0.5", "cannot name a part"),
+        ("a=0.5,a=0.5", "cannot name a part"),
+    ],
+)
+def test_what_is_no_split_of_these_patients_is_refused(text: str, part: str):
+    with pytest.raises(InputError, match=part):
+        split(PATIENTS, read_split(text))
 
 
 @pytest.mark.parametrize(
@@ -31,17 +64,6 @@ def test_the_order_of_the_cases_does_not_matter_and_the_seed_does():
 )
 def test_the_patient_is_the_name_without_frame_phase_and_slice(case_id: str, patient: str):
     assert patient_of(case_id) == patient
-
-
-@pytest.mark.parametrize("fractions", [{"train": 0.5, "test": 0.4}, {"train": 1.2, "test": -0.2}, {}])
-def test_fractions_must_sum_to_one(fractions: dict[str, float]):
-    with pytest.raises(InputError, match="sum to 1"):
-        split(CASES, fractions, seed=0)
-
-
-def test_too_few_patients_are_told():
-    with pytest.raises(InputError, match="too few for a part 'test'"):
-        split(["a", "b"], {"train": 0.9, "test": 0.1}, seed=0)
 
 
 def test_held_out_patients_are_whole_and_the_same_for_every_run():

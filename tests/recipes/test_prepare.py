@@ -1,34 +1,16 @@
+import inspect
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from cardiosynth.cli.data import prepare
 from cardiosynth.core.errors import InputError
-from cardiosynth.recipes.fcas import TINY
-from cardiosynth.recipes.prepare import plan_preparation, read_source
+from cardiosynth.recipes.prepare import ARGUMENTS, SOURCES, read_source
 
-
-def test_a_recipe_gives_the_grid_and_options_change_it():
-    plain = plan_preparation(TINY.name, None, None)
-    assert (plain.shape, plain.spacing_mm) == (TINY.grid.shape, TINY.grid.spacing_mm)
-    assert plan_preparation(TINY.name, (40, 40, 40), (1.0,)).spacing_mm == (1.0, 1.0, 1.0)
-    assert plan_preparation(None, (64, 64), (1.5,)).spacing_mm == (1.5, 1.5), "slices have two axes"
-    assert plan_preparation(None, (64, 64, 8), None).spacing_mm is None, "the scan's own voxel size is kept"
-
-
-@pytest.mark.parametrize(
-    ("shape", "spacing", "axes", "part"),
-    [
-        (None, None, "patient", "--recipe"),
-        ((64,), None, "patient", "two or three"),
-        ((64, 64, 4), None, "patient", "at least 8"),
-        ((64, 64, 64), (1.0, 1.0), "patient", "one or 3"),
-        ((64, 64, 64), (-1.0,), "patient", "positive"),
-        ((64, 64, 64), None, "sideways", "axes"),
-    ],
-)
-def test_what_makes_no_grid_is_refused(shape, spacing, axes, part):
-    with pytest.raises(InputError, match=part):
-        plan_preparation(None, shape, spacing, axes)
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_an_option_that_the_folder_answers_itself_is_refused():
@@ -36,3 +18,28 @@ def test_an_option_that_the_folder_answers_itself_is_refused():
         read_source("acdc", Path("acdc"), None, "hu")
     with pytest.raises(InputError, match="leave --labels out"):
         read_source("nnunet", Path("raw"), Path("labels.json"), None)
+
+
+def test_an_unknown_kind_is_told_the_near_one():
+    with pytest.raises(InputError, match="no kind of source 'image_cas'; did you mean 'imagecas'"):
+        read_source("image_cas", Path("x"), None, None)
+
+
+def test_options_reach_the_source(tmp_path: Path):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.ones((3, 4), np.uint8)).save(tmp_path / name / "7_1.png")
+    (tmp_path / "mine.json").write_text('{"aorta": 1}')
+    case = next(read_source("slices", tmp_path, tmp_path / "mine.json", "mr", "CC0"))
+    assert (case.labels.named("aorta").code, case.intensity_unit, case.provenance["licence"]) == (1, "mr", "CC0")
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_every_kind_takes_its_options_refuses_a_missing_folder_and_is_told_to_users(kind: str, tmp_path: Path):
+    source = SOURCES[kind]
+    assert {ARGUMENTS[option] for option in source.options} <= set(inspect.signature(source.read).parameters)
+    with pytest.raises(InputError, match="nowhere"):
+        read_source(kind, tmp_path / "nowhere", None, None)
+    word = re.compile(rf"\b{kind}\b")
+    assert word.search(prepare.__doc__ or "")
+    assert f"prepare {kind} " in (DOCS / "data.md").read_text(encoding="utf-8")

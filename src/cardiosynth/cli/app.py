@@ -11,6 +11,7 @@ from cardiosynth.core.progress import set_mode
 
 Several = Parameter(consume_multiple=True)
 Setting = Parameter(name="--set")
+Mapped = Parameter(name="--map")
 Json = Parameter(name="--json")
 
 app = App(

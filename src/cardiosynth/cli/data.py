@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from cardiosynth.cli.app import Json, Setting, Several, app, grid_shape, output, positive, progress
+from cardiosynth.cli.app import Json, Mapped, Setting, Several, app, grid_shape, output, positive, progress
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.progress import say
 
@@ -54,13 +54,24 @@ def prepare(
     unit: str | None = None,
     licence: str = "",
     axes: str = "patient",
+    window: Annotated[list[float] | None, Several] = None,
+    to_labels: str | None = None,
+    names: Annotated[list[str] | None, Mapped] = None,
+    slices: str | None = None,
+    size: int | None = None,
+    scale: str | None = None,
+    split: str | None = None,
+    workers: int = 1,
+    keep_going: bool = False,
     dry_run: bool = False,
+    sample: int = 20,
     json: Annotated[bool, Json] = False,
 ) -> None:
     """Bring a folder of scans to one grid: RAS+, resampled in physical space, cropped around the heart.
 
     Args:
-        kind: folder (pairs in images/ and labels/), nnunet or acdc.
+        kind: folder (pairs in images/ and labels/), nnunet, per_structure, slices, dicom or hdf5; or a data set as
+            downloaded: acdc, asoca, hvsmr2, imagealcapa, imagecas, imagechd, mmwhs_ct or mmwhs_mr. See docs/data.md.
         src: the scans as downloaded.
         out: dataset folder to write; cases that are there already are kept.
         recipe: take shape and voxel size from this recipe.
@@ -70,23 +81,42 @@ def prepare(
         unit: hu or mr, where SRC does not say.
         licence: under which terms the scans of a plain folder stand; it travels with everything made from them.
         axes: patient turns oblique scans to straight axes; image keeps their own, which spares thick slices the turn.
-        dry_run: only list what would be done.
+        window: lowest and highest HU that networks will see, where not the recipe's; recorded, never applied.
+        to_labels: label table of OUT: cardiac_ct, a dataset folder or a JSON file; by default the source's own.
+        names: what a structure of the source becomes, e.g. --map "lv cavity=left_ventricle" (=background leaves it
+            out), or a JSON file of such pairs; may be given often.
+        slices: axial or short-axis cuts volumes into slices; short-axis is across the image's own slice axis.
+        size: pixels per side of slices, 128 by default.
+        scale: of slices: mm, width (the image's longer side becomes twice --size), or auto: mm where it is known.
+        split: parts by patient: train=0.8,test=0.2, patients (train=100,test=rest), or fcas, fcas-downstream, fqcdm.
+            OUT:train then stands for that part wherever a dataset is asked for.
+        workers: processes at work; the result is the same.
+        keep_going: end with success though some cases could not be prepared.
+        dry_run: only show what would become of structures, grids and patients.
+        sample: with --dry-run, how many cases are looked at, 0 for all.
         json: progress as JSON lines.
     """
     progress(json)
-    from cardiosynth.recipes.prepare import plan_preparation, read_source
+    from cardiosynth.data.splits import read_split
+    from cardiosynth.recipes.prepare import read_source
+    from cardiosynth.recipes.wishes import Wishes, plan_preparation
 
-    settings = plan_preparation(recipe, shape, spacing_mm, axes)
+    positive(workers, "--workers")
+    wishes = Wishes(recipe, shape, spacing_mm, axes, window, to_labels, names or [], slices, size, scale)
+    settings, shares = plan_preparation(wishes), None if split is None else read_split(split)
     cases = read_source(kind, src, labels, unit, licence)
     if dry_run:
-        for case in cases:
-            structures = ", ".join(label.name for label in case.labels)
-            say(f"{case.case_id}: {case.grid.shape} -> {settings.shape}; {structures}")
-        return
-    from cardiosynth.data.prepare import prepare as run
+        from cardiosynth.data.prepare.preview import in_words, preview
 
-    dataset = run(cases, out, settings, name=src.name)
-    say(f"{out}: {len(dataset)} cases of {settings.shape}", cases=len(dataset))
+        found = preview(cases, settings, shares, sample)
+        output(found, json, in_words)
+        if found["problems"]:
+            raise InputError(f"{src}: {found['problems'][0]}")
+        return
+    from cardiosynth.data.prepare.run import prepare as run
+
+    dataset = run(cases, out, settings, name=src.name, shares=shares, workers=workers, keep_going=keep_going)
+    say(f"{out}: {len(dataset)} cases", cases=len(dataset))
 
 
 @app.command(sort_key=3)

@@ -3,10 +3,26 @@
 import re
 from collections.abc import Iterable, Mapping
 
-from cardiosynth.core.errors import InputError
+from cardiosynth.core.errors import InputError, suggest
 from cardiosynth.core.random import named_seed
 
 _MOMENT = re.compile(r"(?i)[_.-]((frame|phase|time|slice|t|s)\d+|ed|es)$")
+
+REST = "rest"
+"""Share of the part that takes every patient the others leave."""
+
+Share = float | str
+"""Of a part: a fraction below 1, a number of patients, or `REST`."""
+
+PROTOCOLS: Mapping[str, Mapping[str, Share]] = {
+    # FCaS 4.1.1: of ImageCAS's 1000 cases 200 train, 50 of the test set are the template library, 750 references.
+    "fcas": {"train": 0.2, "test.template": 0.05, "test.reference": 0.75},
+    # FCaS 4.1.1: the downstream sets are split 1:4.
+    "fcas-downstream": {"train": 0.2, "test": 0.8},
+    # FQCDM: 7:2:1. The paper divides slices; here a patient's slices stay together.
+    "fqcdm": {"train": 0.7, "validation": 0.2, "test": 0.1},
+}
+"""The papers' splits by name."""
 
 
 def patient_of(case_id: str) -> str:
@@ -44,34 +60,73 @@ def hold_out(case_ids: Iterable[str], count: int) -> tuple[str, ...]:
     return tuple(sorted(chosen))
 
 
-def split(case_ids: Iterable[str], fractions: Mapping[str, float], seed: int) -> dict[str, tuple[str, ...]]:
-    """Divide cases into named parts, patient by patient, in the order of each patient's hash.
-
-    The result depends on the names and the seed only, not on the order of ``case_ids``.
+def read_split(text: str) -> dict[str, Share]:
+    """Read ``--split``: a protocol's name, or the parts with their shares.
 
     Args:
-        case_ids: names of the cases.
-        fractions: name of the part -> its share of the patients; the shares sum to 1.
-        seed: the run's seed.
-
-    Returns:
-        Name of the part -> its cases, sorted.
+        text: e.g. ``fcas``, ``train=0.8,test=0.2``, or in patients ``train=100,test.template=20,test.reference=rest``.
 
     Raises:
-        InputError: the shares do not sum to 1, or a part would stay empty.
+        InputError: neither of these.
     """
-    if abs(sum(fractions.values()) - 1) > 1e-6 or min(fractions.values(), default=0) <= 0:
-        raise InputError(f"the fractions {dict(fractions)} must be positive and sum to 1; change them.")
-    by_patient: dict[str, list[str]] = {}
-    for case_id in case_ids:
-        by_patient.setdefault(patient_of(case_id), []).append(case_id)
-    patients = sorted(by_patient, key=lambda patient: (named_seed(seed, "split", patient), patient))
-    parts, start, share = {}, 0, 0.0
-    for name, fraction in fractions.items():
-        share += fraction
-        stop = round(share * len(patients))
+    if "=" not in text:
+        if text not in PROTOCOLS:
+            raise InputError(f"--split {text}: there is no split of this name" + suggest(text, sorted(PROTOCOLS)))
+        return dict(PROTOCOLS[text])
+    shares: dict[str, Share] = {}
+    for entry in text.split(","):
+        name, _, share = (word.strip() for word in entry.partition("="))
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name in shares:
+            raise InputError(f"--split {text}: '{name}' cannot name a part; write train=0.8,test=0.2.")
+        if share != REST and not re.fullmatch(r"\d+|\d*\.\d+", share):
+            raise InputError(f"--split {text}: '{share}' is no share; write 0.8, a number of patients, or {REST}.")
+        shares[name] = share if share == REST else float(share) if "." in share else int(share)
+    return shares
+
+
+def split(patients: Iterable[str], shares: Mapping[str, Share], seed: int = 0) -> dict[str, str]:
+    """Give every patient to one part, in the order of the hash of their names.
+
+    The result depends on names, shares and seed only, not on the order of ``patients`` nor on how many cases each has.
+
+    Args:
+        patients: names, repeated at will.
+        shares: name of the part -> its fraction of the patients, their number, or `REST`; see `read_split`.
+        seed: of the hash.
+
+    Returns:
+        Patient -> part.
+
+    Raises:
+        InputError: shares that do not add up to all patients, or a part that would stay empty.
+    """
+    order = sorted(set(patients), key=lambda patient: (named_seed(seed, "split", patient), patient))
+    stops = _stops(shares, len(order))
+    parts, start = {}, 0
+    for name, stop in stops.items():
         if stop == start:
-            raise InputError(f"{len(patients)} patients are too few for a part '{name}' of {fraction:g}; add patients.")
-        parts[name] = tuple(sorted(case for patient in patients[start:stop] for case in by_patient[patient]))
+            raise InputError(f"{len(order)} patients are too few for a part '{name}' of {shares[name]}; add patients.")
+        parts |= dict.fromkeys(order[start:stop], name)
         start = stop
     return parts
+
+
+def _stops(shares: Mapping[str, Share], count: int) -> dict[str, int]:
+    """Return the number of patients in each part and those before it."""
+    numbers = [share for share in shares.values() if not isinstance(share, str)]
+    whole = all(isinstance(share, int) for share in numbers)
+    if not shares or len(numbers) < len(shares) - 1 or (not whole and any(isinstance(n, int) for n in numbers)):
+        raise InputError(f"the split {dict(shares)} is not understood; give fractions, or patients, and one '{REST}'.")
+    rest = (count if whole else 1) - sum(numbers)
+    given = {name: rest if isinstance(share, str) else share for name, share in shares.items()}
+    left = 0 if len(numbers) < len(shares) else rest
+    if min(given.values()) <= 0 or abs(left) > 1e-6:
+        total = f"{count} patients" if whole else "1"
+        raise InputError(
+            f"the shares of the split {dict(shares)} must be positive and sum to {total}; change one to '{REST}'."
+        )
+    stops, total = {}, 0.0
+    for name, share in given.items():
+        total += share
+        stops[name] = round(total if whole else total * count)
+    return stops

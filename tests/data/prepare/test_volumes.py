@@ -7,31 +7,15 @@ import pytest
 
 from cardiosynth.core.case import Case
 from cardiosynth.core.errors import InputError
-from cardiosynth.core.labels import label_table
 from cardiosynth.core.volume import Grid, resample
-from cardiosynth.data.dataset import read_dataset
 from cardiosynth.data.formats.files import read_image
-from cardiosynth.data.prepare import PrepareSettings, prepare, prepare_case
+from cardiosynth.data.prepare.run import prepare
+from cardiosynth.data.prepare.settings import PrepareSettings
+from cardiosynth.data.prepare.volumes import prepare_case
 from cardiosynth.data.sources.acdc import acdc
 from cardiosynth.data.sources.folder import folder
-from cardiosynth.data.stream import CaseStream
 
-TABLE = label_table({"heart": 1, "rib": 2}, surroundings=["rib"])
-
-
-def scan(affine: np.ndarray, shape=(30, 32, 28), **changes) -> Case:
-    """A bright ball (code 1) at (10, 12, 14) mm in a field that rises along x, a rib (code 2) at one corner."""
-    index = np.zeros((3, *shape))
-    index[: len(shape)] = np.indices(shape)
-    place = np.tensordot(affine[:3, :3], index, 1) + affine[:3, 3].reshape(3, *[1] * len(shape))
-    center = np.array([10.0, 12, 14 if len(shape) == 3 else 0]).reshape(3, *[1] * len(shape))
-    ball = np.linalg.norm(place - center, axis=0) <= 6
-    image = np.where(ball, 400, -100 + 2 * place[0]).round().astype(np.int16)
-    mask = ball.astype(np.uint8)
-    mask[(slice(0, 2),) * len(shape)] = 2
-    return Case(
-        **{"case_id": "a", "image": image[None], "mask": mask[None], "affine": affine, "labels": TABLE, **changes}
-    )
+from .scans import scan
 
 
 def ball_center_mm(case: Case) -> np.ndarray:
@@ -134,45 +118,6 @@ def test_unknown_spacing_stays_unknown_and_is_asked_for_in_millimeters():
 def test_what_cannot_be_prepared_is_refused(case: Case, settings: dict, part: str):
     with pytest.raises(InputError, match=part):
         prepare_case(case, PrepareSettings(**settings))
-
-
-def readers(*cases: Case | str) -> CaseStream:
-    def read(case: Case | str) -> Case:
-        if isinstance(case, str):
-            raise InputError(case)
-        return case
-
-    return CaseStream({str(index): lambda case=case: read(case) for index, case in enumerate(cases)})
-
-
-def test_a_broken_case_does_not_stop_the_rest_and_is_named_at_the_end(tmp_path: Path):
-    good = scan(np.eye(4))
-    empty = good.with_(case_id="b", mask=np.zeros_like(good.mask))
-    with pytest.raises(InputError, match=r"2 cases .*x\.nii is truncated.*case b: the mask is empty"):
-        prepare(readers("x.nii is truncated", empty, good), tmp_path, PrepareSettings(shape=(8, 8, 8)))
-    assert read_dataset(tmp_path).case_ids == ("a",)
-    assert (tmp_path / "dataset.json").exists()
-
-
-def test_where_no_case_can_be_prepared_nothing_is_left(tmp_path: Path):
-    good = scan(np.eye(4))
-    empty = good.with_(mask=np.zeros_like(good.mask))
-    for source, part in ((readers("x is gone"), "x is gone"), (readers(empty), "empty"), (readers(), "no case")):
-        with pytest.raises(InputError, match=part):
-            prepare(source, tmp_path / "out", PrepareSettings())
-        assert not (tmp_path / "out").exists()
-
-
-def test_prepared_again_nothing_is_done_twice_and_other_settings_are_refused(tmp_path: Path):
-    settings = PrepareSettings(shape=(16, 16, 16))
-    first = prepare(readers(scan(np.eye(4))), tmp_path, settings)
-    stamp = first.file("image", "a").stat().st_mtime_ns
-    second = prepare(readers(scan(np.eye(4)), scan(tilted(10), case_id="b")), tmp_path, settings)
-    assert second.case_ids == ("a", "b")
-    assert first.file("image", "a").stat().st_mtime_ns == stamp
-    assert second.description.facts["preparation"]["shape"] == [16, 16, 16]
-    with pytest.raises(InputError, match="other settings"):
-        prepare(readers(scan(np.eye(4))), tmp_path, PrepareSettings(shape=(8, 8, 8)))
 
 
 @pytest.fixture

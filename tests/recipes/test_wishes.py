@@ -1,0 +1,61 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from cardiosynth.core.errors import InputError
+from cardiosynth.core.labels import CARDIAC_CT
+from cardiosynth.recipes.fcas import TINY
+from cardiosynth.recipes.wishes import Wishes, plan_preparation
+
+
+def test_a_recipe_gives_grid_and_window_and_options_change_them():
+    plain = plan_preparation(Wishes(TINY.name))
+    assert (plain.shape, plain.spacing_mm) == (TINY.grid.shape, TINY.grid.spacing_mm)
+    assert plain.window == TINY.intensity.window
+    changed = plan_preparation(Wishes(TINY.name, (40, 40, 40), (1.0,), window=(-500, 1500)))
+    assert changed.spacing_mm == (1.0, 1.0, 1.0)
+    assert (changed.window.low, changed.window.high) == (-500, 1500)
+    assert plan_preparation(Wishes(shape=(64, 64), spacing_mm=(1.5,))).spacing_mm == (1.5, 1.5), "slices have two axes"
+    kept = plan_preparation(Wishes(shape=(64, 64, 8)))
+    assert (kept.spacing_mm, kept.window) == (None, None), "the scan's own voxel size is kept"
+
+
+def test_slices_are_square_and_of_one_scale():
+    plain = plan_preparation(Wishes(TINY.name, slices="short-axis"))
+    assert plain.slices is not None
+    assert (plain.shape, plain.slices.size, plain.slices.scale) == (None, 128, "auto")
+    known = plan_preparation(Wishes(slices="axial", size=64, spacing_mm=(1.5,)))
+    assert known.slices is not None
+    assert (known.slices.scale, known.spacing_mm) == ("mm", (1.5, 1.5))
+
+
+def test_labels_are_read_as_they_are_named(tmp_path: Path):
+    (tmp_path / "map.json").write_text(json.dumps({"lv": "left ventricle"}))
+    names = [str(tmp_path / "map.json"), "rib="]
+    found = plan_preparation(Wishes(TINY.name, to_labels="cardiac_ct", names=names)).mapping
+    assert found.table == CARDIAC_CT
+    assert found.names == {"lv": "left_ventricle", "rib": None}
+
+
+@pytest.mark.parametrize(
+    ("wishes", "part"),
+    [
+        (Wishes(), "--recipe"),
+        (Wishes(shape=(64,)), "two or three"),
+        (Wishes(shape=(64, 64, 4)), "at least 8"),
+        (Wishes(shape=(64, 64, 64), spacing_mm=(1.0, 1.0)), "one or 3"),
+        (Wishes(shape=(64, 64, 64), spacing_mm=(-1.0,)), "positive"),
+        (Wishes(shape=(64, 64, 64), axes="sideways"), "axes"),
+        (Wishes(shape=(64, 64, 64), window=(1.0,)), "lowest and the highest"),
+        (Wishes(shape=(64, 64, 64), window=(10.0, -10.0)), "window"),
+        (Wishes(shape=(64, 64, 64), size=64), "--slices"),
+        (Wishes(slices="axial", shape=(64, 64)), "--size 64"),
+        (Wishes(slices="axial", spacing_mm=(1.5,), scale="width"), "give one"),
+        (Wishes(slices="coronal"), "plane"),
+        (Wishes(slices="axial", size=4), "size"),
+    ],
+)
+def test_what_cannot_be_prepared_for_is_refused(wishes: Wishes, part: str):
+    with pytest.raises(InputError, match=part):
+        plan_preparation(wishes)
