@@ -88,7 +88,7 @@ def choose_template(
     if settings.choice == "same_acquisition":
         wanted = mask_case.provenance.get("acquisition")
         alike = [index for index in allowed if library.entries[index].provenance.get("acquisition") == wanted]
-        allowed = [] if wanted is None else alike
+        allowed = alike if wanted else []
         if not allowed:
             raise InputError(
                 f"no template has the acquisition '{wanted}' of {mask_case.case_id}; add one or choose at random."

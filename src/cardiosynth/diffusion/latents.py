@@ -9,8 +9,9 @@ near 0 (the KL weight is tiny), and float16 ends at 65504. Of n values none lies
 deviations from their mean, so in these units nothing overflows, and a value z is kept to |z| / 2048.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,26 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.progress import Progress
 from cardiosynth.core.store import file_sha256, fingerprint, save_tensors, whole_file
 from cardiosynth.data.dataset import Dataset
+from cardiosynth.data.layout import Part
 from cardiosynth.data.loader import Where
 from cardiosynth.training.processes import ALONE, Processes
 
 Latent = Float[Tensor, "c *latent"]
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What happens to cases before they are encoded.
+
+    Attributes:
+        apply: returns a changed case.
+        beside: returns what else is stored of it.
+        facts: JSON-like; with image and mask, what the changed case is a function of.
+    """
+
+    apply: Callable[[Case], Case]
+    beside: Callable[[Case], dict[str, Tensor]]
+    facts: Mapping[str, Any]
 
 
 class Latents(Sequence[tuple[Tensor, Tensor]]):
@@ -59,7 +76,7 @@ class Latents(Sequence[tuple[Tensor, Tensor]]):
             index: the case.
             where: latent voxels per axis; all of them for ().
         """
-        with _opened(self.files[index]) as stored:
+        with opened(self.files[index]) as stored:
             mean, std = (stored.get_slice(name)[(slice(None), *where)].float() for name in ("mean", "std"))
             own_center, own_spread = stored.get_tensor("center"), stored.get_tensor("spread")
         center, spread = torch.tensor(self.statistics.mean), torch.tensor(self.statistics.std)
@@ -69,7 +86,7 @@ class Latents(Sequence[tuple[Tensor, Tensor]]):
 
     def shape(self, index: int) -> tuple[int, ...]:
         """Return the latent grid of a case."""
-        with _opened(self.files[index]) as stored:
+        with opened(self.files[index]) as stored:
             return tuple(stored.get_slice("mean").get_shape()[1:])
 
     def normalized(self, statistics: LatentStatistics) -> "Latents":
@@ -82,7 +99,12 @@ class Latents(Sequence[tuple[Tensor, Tensor]]):
 
 
 def encode_dataset(
-    codec: Codec, cases: Dataset, folder: Path, processes: Processes = ALONE, budget_gb: float | None = None
+    codec: Codec,
+    cases: Dataset,
+    folder: Path,
+    processes: Processes = ALONE,
+    budget_gb: float | None = None,
+    change: Change | None = None,
 ) -> Latents:
     """Encode every case that ``folder`` does not hold yet; several processes share them out.
 
@@ -92,6 +114,7 @@ def encode_dataset(
         folder: gets one safetensors file per case.
         processes: those that call this together.
         budget_gb: memory that encoding a case may take, None for as much as a whole volume needs at once.
+        change: what is done to cases first, which then need masks; their files have names of their own.
 
     Returns:
         Raw latents, normalized by nothing.
@@ -102,23 +125,28 @@ def encode_dataset(
     """
     if len(cases) < 2:
         raise InputError(f"{cases.root} has {len(cases)} case with what this stage needs; training takes two or more.")
-    files = [latent_file(codec, cases, case_id, folder) for case_id in cases.case_ids]
+    files = [latent_file(codec, cases, case_id, folder, change) for case_id in cases.case_ids]
     missing = [(i, file) for i, file in zip(cases.case_ids, files, strict=True) if not file.exists()]
     processes.wait()  # nobody writes before all have looked, or two would have different lists
-    failures = _encode_all(codec, cases, missing[processes.rank :: processes.count], budget_gb)
+    failures = _encode_all(codec, cases, missing[processes.rank :: processes.count], budget_gb, change)
     told = processes.gathered(failures)
     if told:
         raise InputError(told[0])
     return Latents(files, cases.case_ids, raw_statistics(codec.latent_channels))
 
 
-def latent_file(codec: Codec, cases: Dataset, case_id: str, folder: Path) -> Path:
+def latent_file(codec: Codec, cases: Dataset, case_id: str, folder: Path, change: Change | None = None) -> Path:
     """Return where the latents of a case lie: their name says which codec encoded which image through which window."""
-    image = cases.file("image", case_id)
-    known = cases.row(case_id).get("files", {})
-    digest = known.get(image.relative_to(cases.root).as_posix()) or file_sha256(image)
-    window = fingerprint(codec.scale.model_dump(mode="json"))
-    return folder / f"{codec.fingerprint}.{window[:8]}" / f"{case_id}.{digest[:12]}.float16.safetensors"
+    digest, window = _digest(cases, "image", case_id), fingerprint(codec.scale.model_dump(mode="json"))
+    told = digest[:12]
+    if change is not None:
+        told += f".{fingerprint({**change.facts, 'mask': _digest(cases, 'mask', case_id)})}"
+    return folder / f"{codec.fingerprint}.{window[:8]}" / f"{case_id}.{told}.float16.safetensors"
+
+
+def _digest(cases: Dataset, part: Part, case_id: str) -> str:
+    file = cases.file(part, case_id)
+    return cases.row(case_id).get("files", {}).get(file.relative_to(cases.root).as_posix()) or file_sha256(file)
 
 
 def packed(mean: Latent, std: Latent) -> dict[str, Tensor]:
@@ -139,7 +167,11 @@ def packed(mean: Latent, std: Latent) -> dict[str, Tensor]:
 
 
 def _encode_all(
-    codec: Codec, cases: Dataset, missing: Sequence[tuple[str, Path]], budget_gb: float | None
+    codec: Codec,
+    cases: Dataset,
+    missing: Sequence[tuple[str, Path]],
+    budget_gb: float | None,
+    change: Change | None,
 ) -> list[str]:
     """Encode the cases that are missing; return what went wrong."""
     raw = codec.with_statistics(raw_statistics(codec.latent_channels))
@@ -148,14 +180,15 @@ def _encode_all(
     try:
         with Progress("encode", len(missing)) as progress:
             for case_id, file in missing:
-                _encode(raw, cases.case(case_id), file, budget_gb)
+                _encode(raw, cases.case(case_id), file, budget_gb, change)
                 progress.update()
     except InputError as error:
         return [str(error)]
     return []
 
 
-def _encode(codec: Codec, case: Case, file: Path, budget_gb: float | None) -> None:
+def _encode(codec: Codec, case: Case, file: Path, budget_gb: float | None, change: Change | None) -> None:
+    case = case if change is None else change.apply(case)
     mean, std = codec.encode_case(case, budget_gb)
     if not bool(mean.isfinite().all() & std.isfinite().all()):
         raise InputError(
@@ -163,11 +196,16 @@ def _encode(codec: Codec, case: Case, file: Path, budget_gb: float | None) -> No
             "lower autoencoder.training.learning_rate."
         )
     with whole_file(file) as partial:
-        save_tensors(packed(mean.float(), std.float()), partial)
+        save_tensors(packed(mean.float(), std.float()) | ({} if change is None else change.beside(case)), partial)
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Any]:
+def opened(file: Path) -> Iterator[Any]:
+    """Open a file of latents to read parts of it.
+
+    Raises:
+        InputError: it is damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:

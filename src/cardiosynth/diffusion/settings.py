@@ -2,6 +2,7 @@
 
 import pydantic
 
+from cardiosynth.anatomy.appearance import AppearanceSettings
 from cardiosynth.core.config import Settings
 from cardiosynth.diffusion.control import ConditionSettings
 from cardiosynth.diffusion.denoiser import Prediction, check_prediction
@@ -49,6 +50,7 @@ class ControlStage(Settings):
         condition: what the network is told. Published: template, bits, control.
         bidirectional: train both directions of every pair (Eq. 4). Published true.
         freeze_unet: leave the U-Net as the first stage made it; for ``inject: control`` only.
+        appearance: looks that both images of a pair are given alike, so that the template tells of the target.
         drop_template: probability that a training example lacks its template, which guidance on it needs. Published 0.
         drop_mask: probability that it lacks its mask, likewise. Published 0.
         objective: which times and places count how much.
@@ -61,6 +63,7 @@ class ControlStage(Settings):
     condition: ConditionSettings = ConditionSettings()
     bidirectional: bool = True
     freeze_unet: bool = False
+    appearance: AppearanceSettings = AppearanceSettings()
     drop_template: float = pydantic.Field(default=0.0, ge=0, lt=1)
     drop_mask: float = pydantic.Field(default=0.0, ge=0, lt=1)
     objective: ObjectiveSettings = ObjectiveSettings()
@@ -75,6 +78,8 @@ class ControlStage(Settings):
             raise ValueError(
                 "freeze_unet leaves no weight that reads the concatenated condition; set condition.inject=control"
             )
+        if self.appearance.variants and self.condition.kind == "mask":
+            raise ValueError("condition.kind 'mask' has no template to tell a look; set appearance.variants=0")
         if self.drop_template > 0 and self.condition.kind == "mask":
             raise ValueError("condition.kind 'mask' has no template to drop; set drop_template=0 or another kind")
         return self

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cardiosynth import __version__
-from cardiosynth.autoencoder.codec import Codec, LatentStatistics, load_codec
+from cardiosynth.anatomy.appearance import appearances, check_blood_pools
+from cardiosynth.autoencoder.codec import Codec, LatentStatistics, load_codec, stage_folder
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError
@@ -24,6 +25,7 @@ from cardiosynth.core.random import named_weights
 from cardiosynth.core.store import fingerprint, latest_checkpoint, load_tensors, read_json
 from cardiosynth.data.dataset import Dataset
 from cardiosynth.data.loader import CaseCache
+from cardiosynth.data.preparation import check_preparation, recorded_preparation
 from cardiosynth.data.splits import hold_out
 from cardiosynth.diffusion.codes import lacks_body
 from cardiosynth.diffusion.control import ConditionSettings
@@ -34,11 +36,12 @@ from cardiosynth.diffusion.objective import Objective, place_weight
 from cardiosynth.diffusion.process import build_process
 from cardiosynth.diffusion.settings import ControlStage, DiffusionStage
 from cardiosynth.diffusion.sheets import Draw, Trainee, control_sheet, diffusion_sheet, rows_of, sheet_watch
-from cardiosynth.diffusion.task import ControlTask, DiffusionTask
+from cardiosynth.diffusion.task import ControlTask, DiffusionTask, without_partner
 from cardiosynth.diffusion.unet import DenoiserSettings, TemplateUNet, inherit
 from cardiosynth.diffusion.validation import validation_loss
+from cardiosynth.diffusion.variants import Variant, encode_variants
 from cardiosynth.training.loop import fit
-from cardiosynth.training.processes import join_processes
+from cardiosynth.training.processes import Processes, join_processes
 from cardiosynth.training.state import load_weights
 from cardiosynth.training.watch import Watch, WatchSettings
 
@@ -75,6 +78,7 @@ def train_diffusion(
     """
     cases, processes = cases.with_images(), join_processes(device)
     codec = load_codec(autoencoder or run, str(processes.device))
+    check_preparation(cases, codec.record, stage_folder(autoencoder or run))
     latents = encode_dataset(codec, cases, run / LATENTS, processes, stage.encode_budget_gb)
     latents = latents.normalized(latents.measured())
     record = diffusion_record(stage, codec, cases, latents)
@@ -127,10 +131,13 @@ def train_control(
     cases, processes = cases.with_images().with_masks(), join_processes(device)
     codec = load_codec(autoencoder or run, str(processes.device))
     checkpoint, first = read_stage(diffusion or run, "diffusion", codec)
+    check_preparation(cases, codec.record, stage_folder(autoencoder or run))
+    check_preparation(cases, first, checkpoint)
     earlier = parse_settings(DiffusionStage, first["settings"], str(checkpoint))
     latents = encode_dataset(codec, cases, run / LATENTS, processes, stage.encode_budget_gb)
     latents = latents.normalized(recorded_statistics(first, checkpoint))
     record = control_record(stage, codec, cases, latents, first)
+    variants = _variants(stage, codec.with_statistics(latents.statistics), cases, run / LATENTS, processes)
     cache = CaseCache(cases, codec.scale, needs_masks=True)
     with named_weights(stage.training.seed, "control"):
         module = _network(earlier.denoiser, stage.condition, codec, cases.labels)
@@ -138,9 +145,11 @@ def train_control(
     record["init"] = None if init is None else _begin_as(module, init / "control", stage)
     objective = build_objective(cache.cases, codec, earlier, stage, module)
     held_out = _held_out(cases, stage.watch)
+    _say_who_is_alone(cache, stage.condition, held_out)
     how = {"bidirectional": stage.bidirectional, "freeze_unet": stage.freeze_unet}
     dropout = ConditionDropout(stage.drop_template, stage.drop_mask)
-    task = ControlTask(module, cache, latents, objective, **how, dropout=dropout, held_out=held_out)
+    given = {"dropout": dropout, "held_out": held_out, "variants": variants}
+    task = ControlTask(module, cache, latents, objective, **how, **given)
     record["typical_intensities"] = task.typical_intensities()
     record["body_added"] = _bodies_added(cache.cases, stage.condition)
     watches = [Watch(stage.watch.validate_every, lambda _: validation_loss(task, stage.training.precision))]
@@ -160,7 +169,8 @@ def diffusion_record(stage: DiffusionStage, codec: Codec, cases: Dataset, latent
     """Return the record of a ``diffusion`` checkpoint.
 
     Keys: ``stage``, ``settings`` (of the stage), ``autoencoder`` (fingerprint), ``statistics`` (of latents),
-    ``labels``, ``grid`` (shape, and spacing in mm of the first case), ``intensity``, ``cases`` (fingerprint of the
+    ``labels``, ``grid`` (shape, and spacing in mm of the first case), ``preparation`` (where the dataset records it),
+    ``intensity``, ``cases`` (fingerprint of the
     images), ``licences`` (of the data, the autoencoder's included), ``init``, ``code_version``.
     """
     return {
@@ -178,12 +188,17 @@ def control_record(
     Keys: those of :func:`diffusion_record`; ``diffusion`` (fingerprint of the first stage) and ``first_stage`` (its
     settings: sizes, process, prediction); ``not_inherited`` (the ControlNet's tensors that the U-Net has in another
     shape, so that they began at random); ``typical_intensities`` (model units, by structure: for templates that lack a
-    structure); ``body_added`` (to how many masks, see ``diffusion/codes.py``).
+    structure); ``body_added`` (to how many masks, see ``diffusion/codes.py``); ``appearances`` (the looks of training
+    pairs, where there are any).
     """
     denoiser = parse_settings(DenoiserSettings, first["settings"]["denoiser"], "the diffusion stage's record")
+    settings, looks = stage.model_dump(mode="json"), [look.facts() for look in appearances(stage.appearance)]
+    if not looks:
+        del settings["appearance"]  # a run that was begun before there were looks goes on
     return {
         "stage": "control",
-        "settings": stage.model_dump(mode="json"),
+        "settings": settings,
+        **({"appearances": looks} if looks else {}),
         "diffusion": first["fingerprint"],
         "first_stage": first["settings"],
         **_origin(codec, cases, latents, denoiser),
@@ -288,6 +303,7 @@ def _origin(codec: Codec, cases: Dataset, latents: Latents, denoiser: DenoiserSe
         "cases": fingerprint([file.name for file in latents.files]),
         "licences": sorted({str(x) for x in licences if x} | set(codec.record.get("licences", []))),
         "code_version": __version__,
+        **recorded_preparation(cases),
     }
 
 
@@ -348,6 +364,26 @@ def _bodies_added(cases: Sequence[Case], condition: ConditionSettings) -> int:
     if count:
         say(f"{count} of {len(cases)} masks have no label 'body'; MAISI's networks are told the one seen in the image.")
     return count
+
+
+def _variants(stage: ControlStage, codec: Codec, cases: Dataset, folder: Path, processes: Processes) -> list[Variant]:
+    check_blood_pools(stage.appearance, cases.labels)
+    looks = appearances(stage.appearance)
+    return encode_variants(codec, cases, folder, looks, processes, stage.encode_budget_gb)
+
+
+def _say_who_is_alone(cache: CaseCache, condition: ConditionSettings, held_out: Sequence[int]) -> None:
+    """Say where templates of the same acquisition were asked for and there are none."""
+    if condition.kind == "mask" or condition.template != "same_acquisition":
+        return
+    alone = without_partner(cache, held_out)
+    if len(alone) == len(cache):
+        say(
+            "No case shares its acquisition with another one: templates are drawn at random and tell nothing of their "
+            "targets; state acquisition in the manifest's provenance, or set control.appearance.variants=4."
+        )
+    elif alone:
+        say(f"{len(alone)} of {len(cache)} cases share their acquisition with none and take any case as template.")
 
 
 def _held_out(cases: Dataset, watch: WatchSettings) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from cardiosynth.diffusion.dropout import NO_DROPOUT, ConditionDropout, dropped
 from cardiosynth.diffusion.latents import Latents
 from cardiosynth.diffusion.objective import Objective
 from cardiosynth.diffusion.unet import TemplateUNet
+from cardiosynth.diffusion.variants import Variant
 from cardiosynth.training.loop import Batch, Player
 
 
@@ -82,6 +83,7 @@ class ControlTask:
         freeze_unet: whether only the stem and the ControlNet learn.
         dropout: how often a direction lacks its template or its mask.
         held_out: indices of the cases that are not trained on.
+        variants: the same cases in other looks. Each pair is given one of these or none, both of its cases the same.
     """
 
     def __init__(
@@ -95,11 +97,13 @@ class ControlTask:
         freeze_unet: bool = False,
         dropout: ConditionDropout = NO_DROPOUT,
         held_out: Sequence[int] = (),
+        variants: Sequence[Variant] = (),
     ):
         assert module.condition is not None, "the second stage needs a condition"
         assert cases.case_ids == latents.case_ids, "cases and latents are of different sets"
         self._module, self._cases, self._latents, self._objective = module, cases, latents, objective
         self._bidirectional, self._condition, self._dropout = bidirectional, module.condition, dropout
+        self._variants = tuple(variants)
         self.case_ids, self.held_out = latents.case_ids, tuple(held_out)
         self._trained = [index for index in range(len(latents)) if index not in self.held_out]
         self._mates = mates(cases, module.condition.template, self.held_out)
@@ -155,22 +159,38 @@ class ControlTask:
         return index, self.mate(index, rng)
 
     def _directions(self, rng: torch.Generator) -> list[dict[str, Tensor]]:
-        """Return both examples; what they lack is drawn last, so that dropout changes nothing else."""
+        """Return both examples; what they lack is drawn last, so that dropout changes nothing else.
+
+        Without variants none is drawn, so that what is trained without them stays the same.
+        """
         pairs = self.pairs(rng)
         places = [self._objective.places(pair, rng) for pair in (pairs[:1] if self._bidirectional else pairs)]
         if self._bidirectional:  # a pair is cut once, for both directions
             places.append(places[0][::-1])
-        examples = [self._example(*pair, where, rng) for pair, where in zip(pairs, places, strict=True)]
+        looks = [self._look(rng) for _ in (pairs[:1] if self._bidirectional else pairs)]
+        looks = looks * 2 if self._bidirectional else looks  # both directions belong to one pair
+        told = zip(pairs, places, looks, strict=True)
+        examples = [self._example(*pair, where, rng, look) for pair, where, look in told]
         conditions = [Condition(*(example[name] for name in Condition._fields)) for example in examples]
         conditions = [dropped(condition, self._condition, self._dropout, rng) for condition in conditions]
         return [example | given._asdict() for example, given in zip(examples, conditions, strict=True)]
 
-    def _example(self, index: int, template: int, places: Sequence[Where], rng: torch.Generator) -> dict[str, Tensor]:
+    def _look(self, rng: torch.Generator) -> Variant | None:
+        """Draw one of the variants, or None for the scans as they are, all alike."""
+        drawn = draw_int(len(self._variants) + 1, rng) if self._variants else 0
+        return self._variants[drawn - 1] if drawn else None
+
+    def _example(
+        self, index: int, template: int, places: Sequence[Where], rng: torch.Generator, look: Variant | None = None
+    ) -> dict[str, Tensor]:
         own, other = (self._objective.voxels(where) for where in places)
+        latents, image, shades = self._latents, self._cases.image, self._palettes.__getitem__
+        if look is not None:
+            latents, image, shades = look.latents, look.image, look.palette
         return {
-            "index": torch.tensor((index, template)), **self._objective.example(self._latents, index, places[0], rng),
+            "index": torch.tensor((index, template)), **self._objective.example(latents, index, places[0], rng),
             "reference": self._cases.mask(index, own), "template_mask": self._told[template][(slice(None), *other)],
-            "template_image": self._cases.image(template, other), "palette": self._palettes[template],
+            "template_image": image(template, other), "palette": shades(template),
         }  # fmt: skip
 
 
@@ -187,10 +207,21 @@ def mates(
     ``same_acquisition`` compares ``provenance["acquisition"]``; a case without it, or the only one of its kind, takes
     any other case.
     """
-    kinds = [case.provenance.get("acquisition") for case in cases.cases]
     found = []
-    for index, kind in enumerate(kinds):
-        others = [other for other in range(len(kinds)) if other != index and other not in held_out]
-        alike = [other for other in others if kind is not None and kinds[other] == kind]
+    for index, alike in enumerate(_alike(cases, held_out)):
+        others = [other for other in range(len(cases)) if other != index and other not in held_out]
         found.append(alike if choice == "same_acquisition" and alike else others)
     return found
+
+
+def without_partner(cases: CaseCache, held_out: Sequence[int] = ()) -> list[int]:
+    """Return which cases share their acquisition with no other case that is not held out."""
+    return [index for index, alike in enumerate(_alike(cases, held_out)) if not alike]
+
+
+def _alike(cases: CaseCache, held_out: Sequence[int]) -> list[list[int]]:
+    kinds = [case.provenance.get("acquisition") for case in cases.cases]
+    return [
+        [other for other, its in enumerate(kinds) if kind and its == kind and other != index and other not in held_out]
+        for index, kind in enumerate(kinds)
+    ]
