@@ -126,3 +126,9 @@ def test_guidance_and_second_order_solvers_call_the_network_more_often():
     assert sampling_demand(TINY, gpu=True).evaluations == TINY.sampler.steps
     more = with_overrides(TINY, ["sampler.solver=heun", "sampler.guidance_mask=1.5"])
     assert sampling_demand(more, gpu=True).evaluations == 4 * TINY.sampler.steps
+
+
+def test_a_confidence_map_adds_what_it_asks_for():
+    settings = ["sampler.confidence.mask_shift=1", "sampler.confidence.kind=latent", "sampler.guidance_mask=1.5"]
+    found, steps = sampling_demand(with_overrides(TINY, settings), gpu=True), TINY.sampler.steps
+    assert (found.embeddings, found.evaluations, found.decodes) == (2 * (1 + steps), 2 * 2 * steps, 1)

@@ -9,7 +9,9 @@ from cardiosynth.sampling.confidence import (
     ConfidenceSettings,
     Dispersion,
     SkipSamplingVariance,
+    confidence_map,
     normalized_confidence,
+    on_grid,
     smoothed,
 )
 
@@ -18,11 +20,11 @@ IMAGES = numpy_generator(0, "images").normal(100.0, 20.0, (5, 1, 6, 6, 6)).astyp
 
 def watched(settings, images):
     """Feed a sampler's steps whose decoded images are known."""
-    watcher = SkipSamplingVariance(settings, lambda z: images[int(z.flatten()[0])])
+    watcher = SkipSamplingVariance(settings, len(images), lambda z: images[int(z.flatten()[0])])
     for step in range(len(images)):
         denoised = torch.full((1, 1, 1, 1, 1), float(step))
-        watcher(step, denoised.flip(0), torch.tensor(0.5), denoised)
-    return watcher.confidence()
+        watcher(step, (len(images) - 1) - denoised, torch.tensor(0.5), denoised)
+    return confidence_map(watcher.dispersion, settings, images.shape[2:])
 
 
 def test_streamed_dispersion_is_the_standard_deviation_with_the_printed_divisor():
@@ -57,15 +59,75 @@ def test_the_printed_signed_sum_is_zero_for_any_images():
     assert np.abs(printed).max() < 1e-10
 
 
-@pytest.mark.parametrize(("interval", "used"), [(1, [0, 1, 2, 3, 4]), (2, [0, 2, 4]), (3, [0, 3]), (4, [0, 4])])
-def test_every_kth_step_is_decoded(interval, used):
-    settings = ConfidenceSettings(interval=interval, box=1, percentiles=(0.0, 100.0))
+def plain_confidence(images):
+    spread = images.std(0, ddof=1)
+    return 1 - (spread - spread.min()) / (spread.max() - spread.min())
+
+
+@pytest.mark.parametrize(
+    ("changes", "used"),
+    [
+        ({"interval": 1}, [0, 1, 2, 3, 4]),
+        ({"interval": 2}, [0, 2, 4]),
+        ({"interval": 3}, [0, 3]),
+        ({"interval": 4}, [0, 4]),
+        ({"interval": 1, "steps": "last_half"}, [2, 3, 4]),
+        ({"interval": 2, "steps": "last_half"}, [2, 4]),
+        ({"interval": 3, "kind": "raw"}, [4, 1]),
+    ],
+)
+def test_every_kth_step_is_decoded(changes, used):
+    settings = ConfidenceSettings(**changes, box=1, percentiles=(0.0, 100.0))
     confidence, facts = watched(settings, IMAGES)
-    spread = IMAGES[used].std(0, ddof=1)
-    expected = 1 - (spread - spread.min()) / (spread.max() - spread.min())
-    np.testing.assert_allclose(confidence, expected, atol=1e-4)
+    np.testing.assert_allclose(confidence, plain_confidence(IMAGES[used]), atol=1e-4)
     assert (facts["images"], facts["divisor"]) == (len(used), len(used) - 1)
-    assert settings.num_images(len(IMAGES)) == len(used)
+    assert settings.num_images(len(IMAGES)) == settings.num_decodes(len(IMAGES)) == len(used)
+
+
+def test_latents_are_compared_without_decoding_and_averaged_over_channels():
+    latents = torch.from_numpy(numpy_generator(0, "latents").normal(size=(3, 1, 2, 4, 4, 4)).astype(np.float32))
+    settings = ConfidenceSettings(kind="latent", interval=1, box=1, percentiles=(0.0, 100.0))
+
+    def never(z):
+        raise AssertionError("latents are not decoded")
+
+    watcher = SkipSamplingVariance(settings, 3, never)
+    for step, latent in enumerate(latents):
+        watcher(step, latent, torch.tensor(0.5), latent)
+    spread = latents[:, 0].std(0).mean(0, keepdim=True).numpy()
+    np.testing.assert_allclose(watcher.dispersion.std().mean(0, keepdims=True), spread, rtol=1e-5)
+    confidence, facts = confidence_map(watcher.dispersion, settings, (8, 8, 8))
+    np.testing.assert_allclose(confidence, normalized_confidence(on_grid(spread, (8, 8, 8)), (0, 100))[0], atol=1e-5)
+    assert (facts["kind"], settings.num_decodes(3)) == ("latent", 0)
+
+
+def test_a_ramp_of_latents_is_a_ramp_on_the_grid():
+    ramp = np.broadcast_to(np.arange(4, dtype=np.float32)[:, None, None], (2, 4, 4, 4))
+    inner = on_grid(np.ascontiguousarray(ramp), (16, 16, 16))[0, 2:-2]
+    np.testing.assert_allclose(np.diff(inner, axis=0), 0.25, atol=1e-6)
+
+
+def test_with_a_shift_predictions_for_moved_masks_are_compared():
+    settings, told = ConfidenceSettings(interval=2, mask_shift=1, box=1, percentiles=(0.0, 100.0)), []
+
+    def again(x, t, number):
+        told.append((float(x.flatten()[0]), number))
+        return x + number
+
+    watcher = SkipSamplingVariance(settings, 5, lambda z: IMAGES[int(z.flatten()[0])], again)
+    for step in range(5):
+        watcher(step, torch.full((1, 1, 1, 1, 1), step / 2), torch.tensor(0.5), torch.zeros(1, 1, 1, 1, 1))
+    assert told == [(0, 0), (1, 1), (2, 2)]
+    confidence, _ = confidence_map(watcher.dispersion, settings, (6, 6, 6))
+    np.testing.assert_allclose(confidence, plain_confidence(IMAGES[[0, 2, 4]]), atol=1e-4)
+    assert (settings.num_decodes(5), settings.num_embeddings(5), settings.num_steps(5)) == (3, 3, 3)
+
+
+def test_what_an_ensemble_asks_for():
+    whole, short = (ConfidenceSettings(kind="ensemble", members=5, member_steps=n) for n in (None, 3))
+    assert [s.num_steps(20) for s in (whole, short)] == [80, 12]
+    assert (whole.num_images(20), whole.num_decodes(20), whole.num_embeddings(20)) == (5, 4, 4)
+    assert not whole.watched(20)
 
 
 def test_confidence_is_lowest_where_the_image_moves_most():
@@ -100,7 +162,7 @@ def test_smoothing_keeps_constants_also_at_the_border():
     np.testing.assert_allclose(smoothed(point, 3)[0, 1:4, 1:4, 1:4], 1.0, rtol=1e-6)
 
 
-@pytest.mark.parametrize("changes", [{"box": 2}, {"percentiles": (99.0, 1.0)}])
+@pytest.mark.parametrize("changes", [{"box": 2}, {"percentiles": (99.0, 1.0)}, {"mask_shift": 1, "kind": "raw"}])
 def test_settings_that_make_no_sense_are_refused(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         ConfidenceSettings(**changes)

@@ -14,7 +14,7 @@ from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.core.labels import Label, LabelTable
-from cardiosynth.core.random import generator
+from cardiosynth.core.random import generator, named_seed
 from cardiosynth.core.store import load_tensors, write_json
 from cardiosynth.data.dataset import read_dataset, write_dataset
 from cardiosynth.diffusion.process import RectifiedFlow, TimeShift, times
@@ -24,14 +24,14 @@ from cardiosynth.sampling.confidence import ConfidenceSettings
 from cardiosynth.sampling.generator import (
     Generator,
     StructDiffGenerator,
-    StructDiffModel,
     StructDiffStages,
     load_generator,
-    load_model,
 )
+from cardiosynth.sampling.model import StructDiffModel, load_model
 from cardiosynth.sampling.sampler import SamplerSettings, draw_latent
 
 SAMPLER = SamplerSettings(steps=4, precision="fp32", confidence=ConfidenceSettings(interval=2))
+PAIR = (case(0), case(1))
 STAGES = StructDiffStages(autoencoder=AUTOENCODER, diffusion=DIFFUSION, control=CONTROL)
 
 
@@ -95,6 +95,38 @@ def test_confidence_can_be_left_out_and_changes_no_image(loaded, run):
     plain = load_generator(run, sampler=SAMPLER.model_copy(update={"confidence": None})).generate(case(0), case(1), 0)
     assert plain.confidence is None
     np.testing.assert_array_equal(plain.image, loaded.generate(case(0), case(1), 0).image)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "latent"}, {"kind": "raw"}, {"steps": "last_half", "interval": 1}, {"mask_shift": 1},
+        {"kind": "latent", "mask_shift": 1}, {"kind": "ensemble", "members": 2, "member_steps": 2},
+    ],
+)  # fmt: skip
+def test_every_confidence_map_is_another_and_changes_no_image(loaded, run, changes):
+    settings = SAMPLER.confidence.model_copy(update=changes)
+    made = load_generator(run, sampler=SAMPLER.model_copy(update={"confidence": settings})).generate(*PAIR, 0)
+    known = loaded.generate(*PAIR, 0)
+    np.testing.assert_array_equal(made.image, known.image)
+    assert (made.confidence != known.confidence).any()
+    assert (made.confidence.min(), made.confidence.max()) == (0, 1)
+    assert made.provenance["confidence"].items() >= changes.items()
+
+
+def test_an_ensembles_map_is_the_deviation_over_samples_from_other_noise(run):
+    settings = ConfidenceSettings(kind="ensemble", members=3, mask_shift=1, box=1, percentiles=(0.0, 100.0))
+    made = load_generator(run, sampler=SAMPLER.model_copy(update={"confidence": settings})).generate(*PAIR, 0)
+    plain = load_generator(run, sampler=SAMPLER.model_copy(update={"confidence": None}))
+    images = [made.image]
+    for number, axis in ((1, 1), (2, 2)):
+        moved = np.roll(PAIR[0].mask, 1, axis)
+        moved[(slice(None),) * axis + (0,)] = moved[(slice(None),) * axis + (1,)]
+        seed = named_seed(0, "confidence", number)
+        images.append(plain.generate(PAIR[0].with_(mask=moved), PAIR[1], seed).image)
+    spread = np.std(np.stack(images), axis=0, ddof=1)
+    expected = 1 - (spread - spread.min()) / (spread.max() - spread.min())
+    np.testing.assert_allclose(made.confidence, expected, atol=0.02)  # the case's own image is not rounded
 
 
 @pytest.mark.parametrize("solver", ["ddpm_ancestral", "ddim", "euler", "heun", "dpm_solver_pp_2m"])

@@ -114,18 +114,17 @@ def _sampling(recipe: FcasRecipe, rates: Rates) -> dict[str, Any]:
     demand = sampling_demand(recipe, gpu=rates.device == "gpu")
     step, embedding = _cost_facts(demand.step, rates), _cost_facts(demand.embedding, rates)
     decoding = _decoding(recipe, demand, rates)
-    confidence = recipe.sampler.confidence
-    decodes = 1 + (confidence.num_images(recipe.sampler.steps) if confidence is not None else 0)
-    denoising_s = embedding["seconds"] + demand.evaluations * step["seconds"]
+    denoising_s = demand.embeddings * embedding["seconds"] + demand.evaluations * step["seconds"]
     return {
         "parameters": demand.parameters,
         "embedding": embedding,
+        "embeddings": demand.embeddings,
         "step": step,
         "evaluations": demand.evaluations,
         "decoding": decoding,
-        "decodes": decodes,
+        "decodes": demand.decodes,
         "peak_gb": max(embedding["peak_gb"], step["peak_gb"], decoding["peak_gb"]),
-        "seconds": denoising_s + decodes * decoding["seconds"],
+        "seconds": denoising_s + demand.decodes * decoding["seconds"],
     }
 
 
@@ -238,7 +237,7 @@ def _sampling_in_words(facts: dict[str, Any], rates: dict[str, Any]) -> list[str
     return [
         f"one synthetic case: {facts['parameters'] / 1e6:.2f} million parameters, {facts['peak_gb']:.2f} GB, "
         f"{_time(facts['seconds'])}",
-        f"  condition, once: {embedding['peak_gb']:.2f} GB, {_time(embedding['seconds'])}",
+        f"  condition: {embedding['peak_gb']:.2f} GB, {_time(embedding['seconds'])}, {facts['embeddings']} times",
         f"  denoiser: {step['peak_gb']:.2f} GB, {step['tflop']:.3g} TFLOP, {_time(step['seconds'])}, "
         f"{facts['evaluations']} times",
         f"  decode: {decoding['peak_gb']:.2f} GB, {decoding['tflop']:.3g} TFLOP, {_time(decoding['seconds'])}, "

@@ -72,19 +72,23 @@ def training_demand(recipe: FcasRecipe, stage: str, *, gpu: bool) -> Demand:
 
 @dataclass(frozen=True)
 class SamplingDemand:
-    """What the synthesis of one case asks for, decoding left out; peaks include the networks' weights.
+    """What the synthesis of one case asks for, confidence map included; peaks include the networks' weights.
 
     Attributes:
         parameters: of the conditional denoiser.
-        embedding: of the condition, once per case.
+        embedding: of one condition.
         step: one evaluation of the denoiser.
-        evaluations: how many there are.
+        embeddings: how many conditions are embedded.
+        evaluations: how many times the denoiser is evaluated.
+        decodes: how many latents are decoded, which is not counted here.
     """
 
     parameters: int
     embedding: Cost
     step: Cost
+    embeddings: int
     evaluations: int
+    decodes: int
 
 
 @torch.no_grad()
@@ -104,8 +108,13 @@ def sampling_demand(recipe: FcasRecipe, *, gpu: bool) -> SamplingDemand:
             step = meter.take()
         parameters = sum(p.numel() for p in network.parameters())
     calls = 1 + sum(weight > 0 for weight in sampler.guidance)
-    evaluations = sampler.steps * calls * (2 if sampler.solver == "heun" else 1)
-    return SamplingDemand(parameters, embedding, step, evaluations)
+    per_step = calls * (2 if sampler.solver == "heun" else 1)
+    extra = (0, 0, 0)
+    if sampler.confidence is not None:
+        count = sampler.confidence
+        extra = (count.num_embeddings(sampler.steps), count.num_steps(sampler.steps), count.num_decodes(sampler.steps))
+    counts = ((1 + extra[0]) * calls, (sampler.steps + extra[1]) * per_step, 1 + extra[2])
+    return SamplingDemand(parameters, embedding, step, *counts)
 
 
 def computes_in_bfloat16(precision: Precision, gpu: bool) -> bool:

@@ -14,7 +14,8 @@ from cardiosynth.diffusion.settings import DiffusionStage
 from cardiosynth.diffusion.sheets import Draw, Trainee
 from cardiosynth.diffusion.stages import told_spacing
 from cardiosynth.diffusion.unet import chest_ct
-from cardiosynth.sampling.generator import StructDiffGenerator, StructDiffModel, StructDiffStages
+from cardiosynth.sampling.generator import StructDiffGenerator, StructDiffStages
+from cardiosynth.sampling.model import StructDiffModel
 from cardiosynth.sampling.sampler import SamplerSettings, draw_latent
 from cardiosynth.training.settings import uses_bfloat16
 

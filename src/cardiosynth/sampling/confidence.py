@@ -4,6 +4,9 @@ Eq. 7 as printed is Norm(sum_i (I_i - mean) / r). That sum is signed, and the su
 for any images: the printed map would be blank. The name says variance and r = N - 1 of the N = r + 1 images is
 Bessel's divisor, so we take the standard deviation over the images, sqrt(sum_i (I_i - mean)^2 / r), and
 CM = 1 - its normalized value, because the text wants higher values to mean a more stable generation.
+
+The same dispersion and normalization serve what else can be called unstable: predictions that are told a slightly moved
+mask (``mask_shift``), and samples from other noise (``ensemble``, in ``sampling/ensemble.py``).
 """
 
 from collections.abc import Callable
@@ -20,21 +23,34 @@ from cardiosynth.core.config import Settings
 
 Decode = Callable[[Tensor], np.ndarray]
 """Latent (c, *latent) -> image (1, *grid) in image units."""
+Again = Callable[[Tensor, Tensor, int], Tensor]
+"""(x, t, number) -> x0 predicted from the state x at time t for the mask moved in direction ``number``."""
 
 
 class ConfidenceSettings(Settings):
     """How the confidence map is computed.
 
     Attributes:
-        interval: k, every k-th step is decoded, from the first on.
-        decoded: ``x0`` decodes the predicted data; ``noisy`` the state itself, as printed (measured: worthless, because
-            noisy latents are outside the decoder's range).
+        kind: what must agree: ``decoded`` (published, as we read it) the x0 predicted on the way, decoded; ``latent``
+            the same without decoding, its channels averaged, which is nearly free; ``raw`` the states themselves,
+            decoded, as printed (measured: worthless, because noisy latents are outside the decoder's range);
+            ``ensemble`` finished samples from several noises, the expensive reference.
+        interval: k, every k-th step is looked at; not for ``ensemble``.
+        steps: of the solver, ``all`` or the ``last_half``; not for ``ensemble``.
+        members: samples of an ensemble, the case itself among them.
+        member_steps: solver steps of every other member, or None for as many as the case's own.
+        mask_shift: voxels by which the mask is moved, forth and back along one axis after the other, for each of the
+            predictions (or members) that are compared: a border drawn in voxels is not known better. Published: 0.
         box: side in voxels of the cube over which the standard deviation is averaged; 1 for none.
         percentiles: of the standard deviation over the case; they become confidence 1 and 0.
     """
 
+    kind: Literal["decoded", "latent", "raw", "ensemble"] = "decoded"
     interval: int = pydantic.Field(default=2, ge=1)
-    decoded: Literal["x0", "noisy"] = "x0"
+    steps: Literal["all", "last_half"] = "all"
+    members: int = pydantic.Field(default=4, ge=2)
+    member_steps: int | None = pydantic.Field(default=None, ge=1)
+    mask_shift: int = pydantic.Field(default=0, ge=0)
     box: int = pydantic.Field(default=3, ge=1)
     percentiles: tuple[float, float] = (1.0, 99.0)
 
@@ -45,11 +61,40 @@ class ConfidenceSettings(Settings):
             raise ValueError(f"percentiles {self.percentiles} must rise within 0 to 100")
         if self.box % 2 == 0:
             raise ValueError(f"box {self.box} must be odd")
+        if self.kind == "raw" and self.mask_shift:
+            raise ValueError(
+                f"mask_shift {self.mask_shift} is for predictions, and kind 'raw' looks at none; set it to 0"
+            )
         return self
 
+    def watched(self, num_steps: int) -> range:
+        """Return which of a solver's ``num_steps`` steps are looked at, from 0; none for an ensemble."""
+        first = num_steps if self.kind == "ensemble" else 0 if self.steps == "all" else num_steps // 2
+        return range(first, num_steps, self.interval)
+
     def num_images(self, num_steps: int) -> int:
-        """Return r + 1: how many of ``num_steps`` steps are decoded."""
-        return -(-num_steps // self.interval)
+        """Return r + 1: how many images, or latents, are compared."""
+        return self.members if self.kind == "ensemble" else len(self.watched(num_steps))
+
+    def num_decodes(self, num_steps: int) -> int:
+        """Return how many latents are decoded for the map, the case's own image not counted."""
+        return {"latent": 0, "ensemble": self.members - 1}.get(self.kind, len(self.watched(num_steps)))
+
+    def num_embeddings(self, num_steps: int) -> int:
+        """Return how many conditions are embedded for the map, the case's own not counted."""
+        return self.members - 1 if self.kind == "ensemble" else len(self.watched(num_steps)) * bool(self.mask_shift)
+
+    def num_steps(self, num_steps: int) -> int:
+        """Return how many solver steps' predictions are made for the map, the case's own ``num_steps`` not counted."""
+        if self.kind == "ensemble":
+            return (self.members - 1) * (self.member_steps or num_steps)
+        return self.num_embeddings(num_steps)
+
+    def facts(self) -> dict[str, float | int | str | None]:
+        """Return the settings that shaped the map, for the case's provenance."""
+        theirs = {"kind", "box", "mask_shift"}
+        theirs |= {"members", "member_steps"} if self.kind == "ensemble" else {"interval", "steps"}
+        return self.model_dump(include=theirs)
 
 
 class Dispersion:
@@ -60,8 +105,8 @@ class Dispersion:
         self._mean: np.ndarray | None = None
         self._squares: np.ndarray | None = None
 
-    def add(self, image: Float[np.ndarray, "1 *grid"]) -> None:
-        """Take in one image."""
+    def add(self, image: Float[np.ndarray, "c *grid"]) -> None:
+        """Take in one image, or latent."""
         self.count += 1
         if self._mean is None or self._squares is None:
             self._mean, self._squares = np.zeros(image.shape, np.float32), np.zeros(image.shape, np.float32)
@@ -70,7 +115,7 @@ class Dispersion:
         deviation *= image - self._mean
         self._squares += deviation
 
-    def std(self) -> Float[np.ndarray, "1 *grid"]:
+    def std(self) -> Float[np.ndarray, "c *grid"]:
         """Return the standard deviation with the printed divisor r, one less than the images."""
         assert self.count >= 2, "a dispersion needs two images"
         assert self._squares is not None
@@ -78,33 +123,57 @@ class Dispersion:
 
 
 class SkipSamplingVariance:
-    """Watches a solver as its callback and turns what it saw into a confidence map.
+    """Watches a solver as its callback.
 
     Args:
-        settings: interval, smoothing and normalization.
+        settings: what is watched, and when.
+        num_steps: of the solver.
         decode: latent -> image in image units.
+        again: predicts x0 for moved masks; needed where ``mask_shift`` is not 0.
     """
 
-    def __init__(self, settings: ConfidenceSettings, decode: Decode):
-        self._settings, self._decode = settings, decode
-        self._dispersion = Dispersion()
+    def __init__(self, settings: ConfidenceSettings, num_steps: int, decode: Decode, again: Again | None = None):
+        self._settings, self._watched = settings, settings.watched(num_steps)
+        self._decode, self._again = decode, again
+        self.dispersion = Dispersion()
 
     def __call__(self, step: int, x: Tensor, t: Tensor, denoised: Tensor) -> None:
         """See one solver step of a single case, (1, c, *latent)."""
         assert len(x) == 1, "a confidence map belongs to one case"
-        if step % self._settings.interval == 0:
-            self._dispersion.add(self._decode((denoised if self._settings.decoded == "x0" else x)[0]))
+        if step not in self._watched:
+            return
+        seen = x if self._settings.kind == "raw" else denoised
+        if self._settings.mask_shift:
+            assert self._again is not None, "moved masks need their predictions"
+            seen = self._again(x, t, self._watched.index(step))
+        self.dispersion.add(seen[0].float().cpu().numpy() if self._settings.kind == "latent" else self._decode(seen[0]))
 
-    def confidence(self) -> tuple[Float[np.ndarray, "1 *grid"], dict[str, float | int | str]]:
-        """Return the map in [0, 1], float32, and the constants that made it, for the case's provenance."""
-        spread = smoothed(self._dispersion.std(), self._settings.box)
-        confidence, (low, high) = normalized_confidence(spread, self._settings.percentiles)
-        facts = {
-            "images": self._dispersion.count, "divisor": self._dispersion.count - 1,
-            "interval": self._settings.interval, "decoded": self._settings.decoded, "box": self._settings.box,
-            "std_at_confidence_1": low, "std_at_confidence_0": high,
-        }  # fmt: skip
-        return confidence, facts
+
+def confidence_map(
+    dispersion: Dispersion, settings: ConfidenceSettings, grid: tuple[int, ...]
+) -> tuple[Float[np.ndarray, "1 *grid"], dict[str, float | int | str | None]]:
+    """Return the map in [0, 1], float32, and the constants that made it, for the case's provenance.
+
+    Args:
+        dispersion: over images on ``grid``, or latents, whose channels are averaged and interpolated linearly.
+        settings: smoothing and normalization.
+        grid: voxels per axis of the image.
+    """
+    spread = smoothed(on_grid(dispersion.std(), grid), settings.box)
+    confidence, (low, high) = normalized_confidence(spread, settings.percentiles)
+    facts = settings.facts() | {
+        "images": dispersion.count, "divisor": dispersion.count - 1,
+        "std_at_confidence_1": low, "std_at_confidence_0": high,
+    }  # fmt: skip
+    return confidence, facts
+
+
+def on_grid(values: Float[np.ndarray, "c *latent"], grid: tuple[int, ...]) -> Float[np.ndarray, "1 *grid"]:
+    """Return the mean over the channels, interpolated linearly to ``grid``; an image on it stays as it is."""
+    if values.shape == (1, *grid):
+        return values
+    x = torch.from_numpy(values.mean(0))[None, None]
+    return F.interpolate(x, size=grid, mode="trilinear" if x.ndim == 5 else "bilinear")[0].numpy()
 
 
 def smoothed(values: Float[np.ndarray, "1 *grid"], box: int) -> Float[np.ndarray, "1 *grid"]:

@@ -8,31 +8,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cardiosynth.autoencoder.codec import Codec, load_codec
 from cardiosynth.autoencoder.task import AutoencoderStage, train_autoencoder
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings, parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale, Window, rounded_image
 from cardiosynth.core.labels import relabel
-from cardiosynth.core.random import generator
+from cardiosynth.core.random import generator, named_seed
 from cardiosynth.core.store import read_json
 from cardiosynth.data.dataset import Dataset
 from cardiosynth.diffusion.codes import lacks_body, told_mask
 from cardiosynth.diffusion.control import Condition, ConditionSettings, palette
-from cardiosynth.diffusion.denoiser import NetworkDenoiser
-from cardiosynth.diffusion.process import build_process
-from cardiosynth.diffusion.stages import (
-    ControlStage,
-    DiffusionStage,
-    load_control,
-    recorded_statistics,
-    train_control,
-    train_diffusion,
-)
-from cardiosynth.diffusion.unet import Acquisition, TemplateUNet, chest_ct
-from cardiosynth.sampling.confidence import SkipSamplingVariance
-from cardiosynth.sampling.guidance import Guidance, GuidedDenoiser, Variants, embedded_variants
+from cardiosynth.diffusion.denoiser import Denoiser, NetworkDenoiser
+from cardiosynth.diffusion.stages import ControlStage, DiffusionStage, train_control, train_diffusion
+from cardiosynth.diffusion.unet import Acquisition, chest_ct
+from cardiosynth.sampling.confidence import Again, SkipSamplingVariance, confidence_map
+from cardiosynth.sampling.ensemble import ensemble_dispersion, moved_mask
+from cardiosynth.sampling.guidance import GuidedDenoiser, Variants, embedded_variants
+from cardiosynth.sampling.model import StructDiffModel, load_model
 from cardiosynth.sampling.sampler import SamplerSettings, draw_latent
 from cardiosynth.training.settings import uses_bfloat16
 
@@ -51,49 +44,6 @@ class Generator(Protocol):
     def generate(self, mask: Case, template: Case, seed: int) -> Case:
         """Return a synthetic case that shows ``mask``, in the manner of ``template``."""
         ...
-
-
-class StructDiffModel:
-    """The trained networks of a run and what they expect.
-
-    Args:
-        codec: with the latent statistics of the diffusion stages.
-        network: the conditional denoiser, frozen.
-        first: settings of the first diffusion stage (process, prediction).
-        record: of the control checkpoint.
-    """
-
-    def __init__(self, codec: Codec, network: TemplateUNet, first: DiffusionStage, record: Mapping[str, Any]):
-        self.codec, self.network, self.first, self.record = codec, network, first, record
-        self.process = build_process(first.process)
-        self.labels = network.labels
-        self.dropout = {name: record["settings"].get(f"drop_{name}", 0.0) for name in Guidance._fields}
-        self.multiple = codec.compression * first.denoiser.multiple
-
-    @property
-    def fingerprints(self) -> dict[str, str]:
-        """Return the fingerprints of the checkpoints, by stage."""
-        return {
-            "autoencoder": self.codec.fingerprint,
-            "diffusion": self.record["diffusion"],
-            "control": self.record["fingerprint"],
-        }
-
-
-def load_model(run: Path, device: str = "cpu", autoencoder: Path | None = None) -> StructDiffModel:
-    """Load the networks of a run: ``run/autoencoder`` and ``run/control``.
-
-    Args:
-        run: the model's folder.
-        device: cpu or cuda.
-        autoencoder: run whose autoencoder is used, where not this one.
-
-    Raises:
-        InputError: a stage is missing, or was trained with another autoencoder.
-    """
-    codec = load_codec(autoencoder or run, device)
-    network, first, record = load_control(run, codec, device)
-    return StructDiffModel(codec.with_statistics(recorded_statistics(record, run)), network, first, record)
 
 
 class StructDiffStages(Settings):
@@ -175,11 +125,12 @@ class StructDiffGenerator:
         pair, left_out = self._adapted(template)
         _check_same_grid(mask, template)
         window = self.model.codec.window_of(template)
-        ssv = self._watcher(window)
         rng = generator(seed, "sampling", mask.case_id)
         condition = self._condition(reference, pair, window)
-        image = self._decode(self._latent(condition, self._acquisition(mask), rng, ssv)[0], window)
-        confidence, facts = ssv.confidence() if ssv is not None else (None, None)
+        denoiser = self._denoiser(self._acquisition(mask))
+        ssv = self._watcher(window, self._again(denoiser, condition))
+        image = self._decode(self._latent(denoiser, condition, rng, ssv)[0], window)
+        confidence, facts = self._confidence(ssv, image, mask, template, seed)
         known = {
             "left_out": left_out,
             "not_in_template": self._not_in(pair, reference),
@@ -210,23 +161,23 @@ class StructDiffGenerator:
 
     @torch.no_grad()
     def _latent(
-        self,
-        condition: Condition,
-        acquisition: Acquisition | None,
-        rng: torch.Generator,
-        ssv: SkipSamplingVariance | None,
+        self, denoiser: Denoiser, condition: Condition, rng: torch.Generator, ssv: SkipSamplingVariance | None
     ) -> Tensor:
-        model, sampler = self.model, self.sampler
+        model = self.model
         shape = (1, model.codec.latent_channels, *model.codec.latent_shape(condition.reference.shape[2:]))
         noise = torch.randn(shape, generator=rng).to(model.codec.device)
+        told = self._told(condition)
+        return draw_latent(self.sampler, denoiser, model.process, noise, told, rng=rng, callback=ssv)
+
+    def _denoiser(self, acquisition: Acquisition | None) -> Denoiser:
+        model, sampler = self.model, self.sampler
 
         def predict(x: Tensor, t: Tensor, embedding: Tensor) -> Tensor:
             with self._autocast():
                 return model.network(x, t, embedding, _expanded(acquisition, len(x)))
 
         plain = NetworkDenoiser(predict, model.process, model.first.prediction, sampler.clamp)
-        guided = GuidedDenoiser(plain, sampler.guidance, stacked=sampler.guidance_stacked, clamp=sampler.clamp)
-        return draw_latent(sampler, guided, model.process, noise, self._told(condition), rng=rng, callback=ssv)
+        return GuidedDenoiser(plain, sampler.guidance, stacked=sampler.guidance_stacked, clamp=sampler.clamp)
 
     def _told(self, condition: Condition) -> Variants:
         settings, guidance = self._condition_settings, self.sampler.guidance
@@ -257,9 +208,38 @@ class StructDiffGenerator:
         device = self.model.codec.device
         return torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(self.sampler.precision, device))
 
-    def _watcher(self, window: Window) -> SkipSamplingVariance | None:
+    def _watcher(self, window: Window, again: Again) -> SkipSamplingVariance | None:
         settings = self.sampler.confidence
-        return None if settings is None else SkipSamplingVariance(settings, lambda z: self._decode(z, window))
+        if settings is None or settings.kind == "ensemble":
+            return None
+        return SkipSamplingVariance(settings, self.sampler.steps, lambda z: self._decode(z, window), again)
+
+    def _again(self, denoiser: Denoiser, condition: Condition) -> Again:
+        """Return what predicts x0 for moved masks; each is embedded when it is needed and not kept."""
+
+        def predict(x: Tensor, t: Tensor, number: int) -> Tensor:
+            assert self.sampler.confidence is not None
+            moved = moved_mask(condition.reference[0].cpu().numpy(), self.sampler.confidence.mask_shift, number)
+            reference = torch.from_numpy(moved)[None].to(condition.reference)
+            return denoiser(x, t.to(x), self._told(condition._replace(reference=reference)))
+
+        return predict
+
+    def _confidence(
+        self, ssv: SkipSamplingVariance | None, image: np.ndarray, mask: Case, template: Case, seed: int
+    ) -> tuple[np.ndarray | None, dict[str, Any] | None]:
+        """Return the confidence map and its facts, where one is wanted."""
+        settings = self.sampler.confidence
+        if settings is None:
+            return None, None
+        if ssv is not None:
+            return confidence_map(ssv.dispersion, settings, image.shape[1:])
+        changes = {"confidence": None, "steps": settings.member_steps or self.sampler.steps}
+        plain = StructDiffGenerator(self.stages, self.sampler.model_copy(update=changes), self.device, self._model)
+        seeds = [named_seed(seed, "confidence", number) for number in range(1, settings.members)]
+        others = ensemble_dispersion(plain.generate, mask, template, seeds, mask_shift=settings.mask_shift)
+        others.add(image)
+        return confidence_map(others, settings, image.shape[1:])
 
     def _provenance(self, mask: Case, template: Case, seed: int, facts: Mapping[str, Any] | None) -> dict[str, Any]:
         kept = {key: mask.provenance[key] for key in ("mask",) if key in mask.provenance}
