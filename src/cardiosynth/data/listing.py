@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import numpy as np
 from cardiosynth.core.case import IntensityUnit
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import CARDIAC_CT, LabelTable
+from cardiosynth.core.store import read_json
 from cardiosynth.data.description import read_label_table
 from cardiosynth.data.formats.files import is_image_file, read_mask, stem
 from cardiosynth.data.stream import PLAIN, CaseStream, Quirks, read_pair
 
 TABLE = "labels.json"
+SPACING = "spacing.json"
 LOOKED_AT = 20
 """So many masks are read to tell which codes a label table must name."""
 
@@ -76,7 +79,7 @@ def image_files(root: Path) -> list[Path]:
 
 def mask_beside(image: Path, name: str) -> Path:
     """Return the file called ``name`` (without its ending) beside an image, whatever its ending, there or not."""
-    found = [path for path in image.parent.glob(f"{name}.*") if is_image_file(path) and stem(path) == name]
+    found = [path for path in image.parent.glob(f"{escape(name)}.*") if is_image_file(path) and stem(path) == name]
     return min(found, default=image.with_name(name + image.name[len(stem(image)) :]))
 
 
@@ -121,14 +124,42 @@ def stream_release(root: Path, release: Release, pairs: Mapping[str, Pair]) -> C
     """
     if not pairs:
         raise InputError(f"{root} holds no case of {release.name.split(',')[0]}; {release.wanted}.")
-    readers = {}
+    readers, spacings = {}, given_spacings(root)
     for case_id, pair in pairs.items():
         about = {"source": release.name, "licence": release.licence, **pair.facts}
         facts = {**about, "files": relative_files(root, pair.image, pair.mask)}
+        quirks = replace(release.quirks, spacing_mm=spacing_of(spacings, case_id, facts["patient"]))
         readers[case_id] = partial(
-            read_pair, case_id, pair.image, pair.mask, release.labels, release.unit, facts, release.quirks
+            read_pair, case_id, pair.image, pair.mask, release.labels, release.unit, facts, quirks
         )
     return CaseStream(readers)
+
+
+def given_spacings(root: Path) -> dict[str, tuple[float, ...]]:
+    """Return the voxel sizes (mm, along the axes as stored) that ``spacing.json`` in ``root`` gives, none without it.
+
+    ``{"ct_1001": [0.3, 0.3, 0.5], "*": [0.35, 0.35, 0.5]}``: by case, by patient, or for all others. They count where a
+    file carries no voxel size of its own.
+
+    Raises:
+        InputError: the file says something else.
+    """
+    path = root / SPACING
+    if not path.exists():
+        return {}
+    content = read_json(path)
+    example = f'write {path} as {{"CASE": [0.3, 0.3, 0.5]}} in millimeters.'
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is no table of voxel sizes; {example}")
+    for name, sizes in content.items():
+        if not isinstance(sizes, list) or not all(isinstance(s, int | float) and 0 < s < 100 for s in sizes):
+            raise InputError(f"{path}: the voxel size of '{name}' is {sizes!r}; {example}")
+    return {name: tuple(map(float, sizes)) for name, sizes in content.items()}
+
+
+def spacing_of(spacings: Mapping[str, tuple[float, ...]], case_id: str, patient: str) -> tuple[float, ...] | None:
+    """Return the voxel size that is given for a case, by its own name, its patient's or ``*``."""
+    return next((spacings[name] for name in (case_id, patient, "*") if name in spacings), None)
 
 
 def label_table_of(root: Path, given: LabelTable | Path | None, masks: Iterable[Path]) -> LabelTable:

@@ -58,12 +58,14 @@ class Quirks:
         strays: codes that should not be there -> what becomes of them; said, and recorded with the case.
         stored_offset: was added to HU before the images were stored; taken away where nothing lies below zero.
         placeholder_spacing: whether voxels of 1 x 1 x 1 mm mean that nobody wrote down their size.
+        spacing_mm: voxel size along the axes as stored, for a file that does not carry one; None where nobody knows.
     """
 
     codes: Mapping[int, int] | None = None
     strays: Mapping[int, str] = field(default_factory=dict)
     stored_offset: int = 0
     placeholder_spacing: bool = False
+    spacing_mm: tuple[float, ...] | None = None
 
 
 PLAIN = Quirks()
@@ -93,6 +95,7 @@ def read_pair(
         check_same_grid({image_path: image, of_one_file: mask})
     first = image or mask
     assert first is not None, case_id
+    first = _spaced(first, quirks, mended)
     for words in mended:
         say(f"{case_id}: {words}")
     return Case(
@@ -102,7 +105,7 @@ def read_pair(
         mask=None if mask is None else mask.array,
         labels=labels,
         intensity_unit=unit,
-        spacing_known=first.spacing_known and not _is_placeholder(first, quirks),
+        spacing_known=first.spacing_known,
         provenance={
             **provenance,
             **({"mended": mended} if mended else {}),
@@ -135,5 +138,18 @@ def _mask(path: Path, image: Path | None, labels: LabelTable, quirks: Quirks, me
     return mask
 
 
-def _is_placeholder(volume: Volume, quirks: Quirks) -> bool:
-    return quirks.placeholder_spacing and bool(np.allclose(volume.grid.spacing_mm, 1.0))
+def _spaced(volume: Volume, quirks: Quirks, mended: list[str]) -> Volume:
+    """Return ``volume`` with the spacing that is known of it: its own, the one given, or none."""
+    is_placeholder = quirks.placeholder_spacing and np.allclose(volume.grid.spacing_mm, 1.0)
+    if volume.spacing_known and not is_placeholder:
+        return volume
+    if quirks.spacing_mm is None:
+        return replace(volume, spacing_known=False)
+    shape, given = volume.grid.shape, quirks.spacing_mm
+    if len(given) != len(shape):
+        raise InputError(f"{len(given)} voxel sizes are given for a case of {shape} voxels; give one per axis.")
+    sizes = dict(zip(("RLAPSI".index(code) // 2 for code in volume.facts["axis_codes"]), given, strict=False))
+    ratio = np.ones(4)
+    ratio[: len(shape)] = np.array([sizes[axis] for axis in sorted(sizes)]) / volume.grid.spacing_mm
+    mended.append(f"voxels of {' x '.join(f'{size:g}' for size in given)} mm, as given")
+    return replace(volume, affine=volume.affine * ratio, spacing_known=True)

@@ -34,3 +34,5 @@ def test_codes_of_airways_become_background_and_it_is_said(tmp_path: Path, capsy
 def test_voxels_of_one_millimeter_are_a_placeholder(tmp_path: Path):
     assert not next(imagechd(pair(tmp_path / "a", 1, affine=np.diag([-1.0, -1, 1, 1])))).spacing_known
     assert next(imagechd(pair(tmp_path / "b", 1))).spacing_known
+    (tmp_path / "a" / "spacing.json").write_text('{"ct_1001": [0.3, 0.3, 0.75]}')
+    assert next(imagechd(tmp_path / "a")).spacing_mm == pytest.approx((0.3, 0.3, 0.75))

@@ -23,6 +23,8 @@ def test_the_cases_of_a_raw_folder_come_with_unit_and_licence(tmp_path: Path):
     assert [case.case_id for case in cases] == ["a", "b"]
     assert cases[0].intensity_unit == "hu"
     assert cases[0].provenance["licence"] == "CC BY 4.0"
+    assert cases[0].provenance["patient"] == "a"
+    assert cases[0].provenance["files"] == {"image": "imagesTr/a_0000.nii.gz", "mask": "labelsTr/a.nii.gz"}
 
 
 def test_mr_is_known_by_its_channel(tmp_path: Path):

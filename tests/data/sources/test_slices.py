@@ -39,6 +39,8 @@ def test_slices_of_a_patient_stay_together_and_nothing_is_made_up(tmp_path: Path
     assert cases[0].provenance["files"] == {"image": "images/1001_179.png", "mask": "masks/1001_179.png"}
     assert np.array_equal(cases[0].mask, cases[0].image % 3)
     assert next(slices(tmp_path, intensity_unit="mr")).intensity_unit == "mr"
+    (tmp_path / "spacing.json").write_text('{"1001": [0.4, 0.5]}')
+    assert next(slices(tmp_path)).spacing_mm == pytest.approx((0.4, 0.5))
 
 
 def test_of_several_masks_the_codes_are_taken_and_the_colors_passed_over(

@@ -15,9 +15,17 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import LabelTable
 from cardiosynth.data.description import unit_named
 from cardiosynth.data.formats.files import ending, is_image_file, stem
-from cardiosynth.data.listing import by_name, existing_folder, folder_facts, label_table_of, relative_files
+from cardiosynth.data.listing import (
+    by_name,
+    existing_folder,
+    folder_facts,
+    given_spacings,
+    label_table_of,
+    relative_files,
+    spacing_of,
+)
 from cardiosynth.data.splits import patient_of
-from cardiosynth.data.stream import CaseStream, read_pair
+from cardiosynth.data.stream import CaseStream, Quirks, read_pair
 
 MASK_NAME = re.compile(r"(?i)(.+?)[._-](labels?|mask|msk|seg|segmentation|gt)$")
 VOLUMES = (".nii.gz", ".nii", ".nrrd", ".nhdr")
@@ -46,11 +54,12 @@ def folder(
     if not images and not masks:
         raise InputError(f"{root} holds no {', '.join(VOLUMES)}; put images into images/ and masks into labels/.")
     table = label_table_of(root, labels, masks.values())
-    readers = {}
+    readers, spacings = {}, given_spacings(root)
     for name in sorted({*images, *masks}):
         image, mask = images.get(name), masks.get(name)
         facts = folder_facts(root, relative_files(root, image, mask), licence, patient_of(name))
-        readers[name] = partial(read_pair, name, image, mask, table, unit, facts)
+        quirks = Quirks(spacing_mm=spacing_of(spacings, name, patient_of(name)))
+        readers[name] = partial(read_pair, name, image, mask, table, unit, facts, quirks)
     return CaseStream(readers)
 
 

@@ -5,8 +5,8 @@ of what lies in them (ACDC: CC BY-NC-SA 4.0) goes with them. Other datasets (``s
 200 volumes or their 1902 slices. A table names the codes, ``labels.json`` or ``--labels``; of ACDC
 ``{"right ventricle": 1, "left ventricular myocardium": 2, "left ventricle": 3}``.
 
-Grid: HDF5 carries neither spacing nor orientation; the spacing is unknown, the axes are taken as LPS. Known defect:
-ACDC's intensities are scaled volume by volume to [0, 1]. Needs the extra ``hdf5``.
+Grid: HDF5 carries neither spacing nor orientation; the spacing is unknown unless ``spacing.json`` gives it, the axes
+are taken as LPS. Known defect: ACDC's intensities are scaled volume by volume to [0, 1]. Needs the extra ``hdf5``.
 """
 
 import re
@@ -26,12 +26,14 @@ from cardiosynth.data.listing import (
     by_name,
     existing_folder,
     folder_facts,
+    given_spacings,
     image_files,
     label_table_of,
     relative_files,
+    spacing_of,
 )
 from cardiosynth.data.splits import patient_of
-from cardiosynth.data.stream import CaseStream, read_pair
+from cardiosynth.data.stream import CaseStream, Quirks, read_pair
 
 SLICE = re.compile(r"(?i)[_-]slice[_-]?(\d+)$")
 WANTED = "give the folder that holds CASE.h5, each with the datasets image and label"
@@ -57,12 +59,15 @@ def hdf5(
         raise InputError(f"{root} holds no .h5 file; {WANTED}.")
     masks = [path for path in list(files.values())[:LOOKED_AT] if holds(path, "mask")]
     table, unit = label_table_of(root, labels, masks), unit_named(intensity_unit or "mr")
-    readers = {}
+    readers, spacings = {}, given_spacings(root)
     for name, path in files.items():
         facts = folder_facts(root, relative_files(root, path, None), licence, patient_of(name), SLICE.sub("", name))
-        readers[name] = partial(_read, name, path, table, unit, facts)
+        quirks = Quirks(spacing_mm=spacing_of(spacings, name, patient_of(name)))
+        readers[name] = partial(_read, name, path, table, unit, facts, quirks)
     return CaseStream(readers)
 
 
-def _read(name: str, path: Path, labels: LabelTable, unit: IntensityUnit, facts: Mapping[str, Any]) -> Case:
-    return read_pair(name, path, path if holds(path, "mask") else None, labels, unit, facts)
+def _read(
+    name: str, path: Path, labels: LabelTable, unit: IntensityUnit, facts: Mapping[str, Any], quirks: Quirks
+) -> Case:
+    return read_pair(name, path, path if holds(path, "mask") else None, labels, unit, facts, quirks)

@@ -8,7 +8,7 @@ Labels: the authors name seven structures, in this order: myocardium, left ventr
 aorta, left coronary artery, right coronary artery. That they are the codes 1 to 7 is taken from the order and not
 written anywhere: look at a case first, and give another table with ``--labels`` where it is wrong. Known defects:
 values are stored as HU + 1024 (0..4095), 1024 is taken away; headers state voxels of 1 x 1 x 1 mm, which is taken for a
-placeholder, so that the spacing is unknown.
+placeholder, so that the spacing is unknown unless ``spacing.json`` gives it.
 """
 
 import re

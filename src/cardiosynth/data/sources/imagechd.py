@@ -11,7 +11,7 @@ right atrium with the caval veins, 5 myocardium, 6 aorta, 7 pulmonary artery. Kn
 - Values are stored as HU + 1024 (0..4095); 1024 is taken away.
 - The headers state voxels of 1 x 1 x 1 mm, which is a placeholder: the spacing is unknown. ImageCHD's
   ``imagechd_dataset_image_info.xlsx`` lists voxel sizes by a number that seems to be the file's less 1000; its authors
-  do not say so.
+  do not say so. Whoever trusts them writes ``spacing.json``.
 - Codes above 7 are airways and the like, which the authors say to ignore; they become background, and it is said.
 - 63 of CHD68's files are files of ImageCHD: never train on one and test on the other.
 - Myocardium is missing in some cases, as users report; hearts may lie on the right.

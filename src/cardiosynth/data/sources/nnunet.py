@@ -2,11 +2,14 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cardiosynth.core.case import Case, IntensityUnit
 from cardiosynth.core.errors import InputError
 from cardiosynth.data.dataset import Dataset, read_dataset
 from cardiosynth.data.description import unit_named
+from cardiosynth.data.layout import FOLDERS
+from cardiosynth.data.splits import patient_of
 from cardiosynth.data.stream import CaseStream
 
 
@@ -31,7 +34,9 @@ def nnunet(root: Path, intensity_unit: str | None = None) -> CaseStream:
 
 def _read(dataset: Dataset, case_id: str, unit: IntensityUnit) -> Case:
     case = dataset.case(case_id)
-    facts = {"source": f"nnU-Net folder {dataset.root.name}"}
+    facts: dict[str, Any] = {"source": f"nnU-Net folder {dataset.root.name}", "patient": patient_of(case_id)}
+    parts = {part: dataset.file(part, case_id) for part in FOLDERS if dataset.has(part, case_id)}
+    facts["files"] = {part: path.relative_to(dataset.root).as_posix() for part, path in parts.items()}
     if "licence" in dataset.description.facts:
         facts["licence"] = str(dataset.description.facts["licence"])
     return case.with_(intensity_unit=unit, provenance={**facts, **case.provenance})

@@ -5,9 +5,10 @@ beside or above the images that is called ``labels``, ``masks``, ``index_masks``
 that holds codes is taken and the one that holds colors passed over. A table names the codes, ``labels.json`` or
 ``--labels``.
 
-Grid: whatever the pictures have; the spacing is unknown and stays so. The unit is ``unknown`` unless it is stated:
-8-bit pictures are scaled slice by slice. Rows are taken to run from anterior to posterior. Slices of one patient share
-their name before the slice's number, and are never divided between training and test.
+Grid: whatever the pictures have; the spacing is unknown and stays so unless ``spacing.json`` gives it. The unit is
+``unknown`` unless it is stated: 8-bit pictures are scaled slice by slice. Rows are taken to run from anterior to
+posterior. Slices of one patient share their name before the slice's number, and are never divided between training and
+test.
 """
 
 import re
@@ -22,8 +23,17 @@ from cardiosynth.core.labels import LabelTable
 from cardiosynth.core.progress import say
 from cardiosynth.data.description import unit_named
 from cardiosynth.data.formats.files import ending, stem
-from cardiosynth.data.listing import by_name, existing_folder, folder_facts, image_files, label_table_of, relative_files
-from cardiosynth.data.stream import CaseStream, read_pair
+from cardiosynth.data.listing import (
+    by_name,
+    existing_folder,
+    folder_facts,
+    given_spacings,
+    image_files,
+    label_table_of,
+    relative_files,
+    spacing_of,
+)
+from cardiosynth.data.stream import CaseStream, Quirks, read_pair
 
 IMAGES = re.compile(r"(?i)(image|img)s?")
 MASKS = re.compile(r"(?i)(.*[_-])?(label|mask|seg|segmentation|gt)s?")
@@ -51,11 +61,12 @@ def slices(
     if not images:
         raise InputError(f"{root} holds no images/ with PNG files; {WANTED}.")
     table, unit = label_table_of(root, labels, masks.values()), unit_named(intensity_unit or "unknown")
-    readers = {}
+    readers, spacings = {}, given_spacings(root)
     for name, image in images.items():
         case_id, patient = _patient(name)
         facts = folder_facts(root, relative_files(root, image, masks.get(name)), licence, patient, patient)
-        readers[case_id] = partial(read_pair, case_id, image, masks.get(name), table, unit, facts)
+        quirks = Quirks(spacing_mm=spacing_of(spacings, case_id, patient))
+        readers[case_id] = partial(read_pair, case_id, image, masks.get(name), table, unit, facts, quirks)
     return CaseStream(readers)
 
 
