@@ -47,6 +47,9 @@ SOURCES: dict[str, Source] = {
     "per_structure": Source(per_structure, "CASE/ct.nii.gz with CASE/segmentations/STRUCTURE.nii.gz", ALL),
     "slices": Source(slices, "images/ and masks/ with PNG slices", ALL),
     "dicom": Source(dicom, "a tree of DICOM files", ("--unit", "--licence")),
+    "dicom_by_folder": Source(
+        partial(dicom, names="folder"), "the same, cases named by the first folder", ("--unit", "--licence")
+    ),
     "hdf5": Source(hdf5, "CASE.h5 with the datasets image and label", ALL),
     "acdc": Source(acdc, "ACDC, short-axis MR"),
     "asoca": Source(asoca, "ASOCA, coronary CT"),

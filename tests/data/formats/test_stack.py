@@ -70,6 +70,17 @@ def test_fractions_stay_and_whole_numbers_become_int16(tmp_path: Path):
     np.testing.assert_allclose(np.sort(volume.array.ravel()), numbers(3).ravel() * 0.5)
 
 
+def test_values_beyond_int16_and_fractions_in_one_slice_are_kept(tmp_path: Path):
+    large = np.arange(60, dtype=np.uint16).reshape(3, 5, 4)
+    large[1, 2, 2] = 60000
+    write_series(tmp_path / "a", large)
+    assert np.array_equal(np.sort(read(tmp_path / "a").array.ravel()), np.sort(large.ravel()))
+    write_series(tmp_path / "b", numbers(3), of_slice=lambda i: {"RescaleSlope": 1 + i / 2})
+    volume = read(tmp_path / "b")
+    assert volume.array.dtype == np.float32
+    np.testing.assert_allclose(np.sort(volume.array[..., 1].ravel()), numbers(3)[1].ravel() * 1.5)
+
+
 def test_unsigned_voxels_and_padding_beyond_air(tmp_path: Path):
     stored = (numbers(3).astype(int) + 1024).astype(np.uint16)
     stored[:, 0, 0] = 63536

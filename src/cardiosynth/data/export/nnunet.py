@@ -49,7 +49,7 @@ def export_nnunet(dataset: Dataset, out: Path) -> Dataset:
         write_json(out / MAPPING, _mapping(dataset.labels, labels))
     if broken:
         raise InputError(f"{len(broken)} cases cannot be exported: {' | '.join(broken)} The others are in {out}.")
-    say(f"nnUNet_raw={out.parent} nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity", number=number)
+    say(f"nnUNet_raw={out.resolve().parent} nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity", number=number)
     return read_dataset(out)
 
 

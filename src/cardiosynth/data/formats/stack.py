@@ -38,10 +38,7 @@ def read_stack(frames: Sequence[Frame], name: str) -> Volume:
         InputError: frames that make no volume, or a file that cannot be read.
     """
     ordered, affine = arranged(frames, name)
-    whole = all(frame.is_whole for frame in ordered)
-    values = np.empty((len(ordered), *ordered[0].shape), np.int32 if whole else np.float32)
-    for index, frame in enumerate(ordered):
-        values[index] = read_voxels(frame)
+    values = _voxels(ordered)
     values = values.transpose(2, 1, 0) if len(ordered) > 1 else values[0].T
     volume = as_image(upright(values, affine, True, "ImagePositionPatient"), ordered[0].path)
     tilt = _tilt_degrees(affine, ordered)
@@ -153,6 +150,17 @@ def _check_steps(ordered: Sequence[Frame], distances: np.ndarray, name: str) -> 
             f"{name} is unevenly spaced: {ordered[at].path} lies {off[at]:.2f} mm off an even grid of {usual:g} mm; "
             "have it reconstructed at even steps."
         )
+
+
+def _voxels(ordered: Sequence[Frame]) -> np.ndarray:
+    """Return the values (slices, rows, columns), int16 as long as they are whole numbers that fit, else float32."""
+    values = np.empty((len(ordered), *ordered[0].shape), np.int16)
+    for index, frame in enumerate(ordered):
+        one = read_voxels(frame)
+        if values.dtype == np.int16 and (one.dtype.kind == "f" or one.min() < -32768 or one.max() > 32767):
+            values = values.astype(np.float32)
+        values[index] = one
+    return values
 
 
 def _affine(ordered: Sequence[Frame]) -> np.ndarray:
