@@ -108,6 +108,8 @@ def test_a_setting_written_as_1e_minus_5_is_a_number(tmp_path: Path):
         (["train", "autoencoder", "d", "r"], "--recipe"),
         (["prepare", "acdcc", "a", "b", "--recipe", "fcas/tiny"], "did you mean 'acdc'"),
         (["prepare", "acdc", "a", "b"], "--shape"),
+        (["export", "nnunt", "d", "o"], "did you mean 'nnunet'"),
+        (["export", "dicom", "none", "o"], "none does not exist"),
         (["generate", "r", "o", "--templates", "t", "--cases", "2", "--shard", "2/2"], "0/4"),
         (["report", "none.json", "--out", "x.html"], "none.json"),
         (["doctor", "--recipe", "fcas/tiny", "--gpu-mem", "0"], "--gpu-mem 0"),

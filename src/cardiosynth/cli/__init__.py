@@ -7,7 +7,14 @@ import sys
 
 from cyclopts import CycloptsError
 
-from cardiosynth.cli import data, judging, machine, synthesis, weights  # noqa: F401  (each module adds its verbs)
+from cardiosynth.cli import (  # noqa: F401  (each module adds its verbs)
+    data,
+    export,
+    judging,
+    machine,
+    synthesis,
+    weights,
+)
 from cardiosynth.cli.app import app
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.progress import say
