@@ -8,6 +8,7 @@ import sys
 from cyclopts import CycloptsError
 
 from cardiosynth.cli import (  # noqa: F401  (each module adds its verbs)
+    annotation,
     data,
     export,
     judging,

@@ -1,0 +1,94 @@
+"""Predict cases with a trained nnU-Net. Run as a script, by the Python that has nnU-Net, which may lack cardiosynth.
+
+``python nnunet_child.py REQUEST.json`` reads ``{"model", "folds", "checkpoint", "device", "mirroring", "cases":
+{name: [image, mask]}}``, loads the model once and writes the mask of each case, whole or not at all. What it has to
+tell stands in lines of JSON behind `SIGN`: ``{"begun": name}``, then ``{"done": name}`` or
+``{"failed": name, "why": text}``.
+A checkpoint of nnU-Net is a pickle, which can run any code: predict with models of people you trust only.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+SIGN = "@cardiosynth "
+
+
+def main(request: Path) -> None:
+    """Predict what ``request`` asks for."""
+    asked = json.loads(request.read_text(encoding="utf-8"))
+    predictor = _predictor(asked)
+    for name, (image, mask) in asked["cases"].items():
+        _tell(begun=name)
+        try:
+            _predict(predictor, image, Path(mask))
+        except Exception as error:
+            _tell(failed=name, why=f"{type(error).__name__}: {error}")
+        else:
+            _tell(done=name)
+
+
+def _tell(**facts: str) -> None:
+    print(SIGN + json.dumps(facts), flush=True)  # noqa: T201
+
+
+def _predictor(asked):
+    import torch
+
+    declare_torchvision_operators()
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor  # pyright: ignore[reportMissingImports]
+
+    device = asked["device"]
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    predictor = nnUNetPredictor(use_mirroring=asked["mirroring"], device=torch.device(device), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(asked["model"], asked["folds"], asked["checkpoint"])
+    return predictor
+
+
+def _predict(predictor, image: str, mask: Path) -> None:
+    files = predictor.plans_manager.image_reader_writer_class()
+    voxels, properties = files.read_images([image])
+    segmentation = predictor.predict_single_npy_array(voxels, properties)
+    partial = mask.with_name(f".partial-{os.getpid()}-{mask.name}")
+    try:
+        files.write_seg(segmentation, str(partial), properties)
+        partial.replace(mask)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def declare_torchvision_operators() -> None:
+    """Let torchvision be imported where its compiled part does not fit this build of torch.
+
+    nnU-Net looks a trainer up by importing all of them, and one imports timm and so torchvision, whose wheels hold
+    CUDA code that a CPU build of torch cannot load (pytorch/vision 9085). Nobody here uses torchvision's operators,
+    and for the import it is enough that they are declared. An installation that works is left alone.
+    """
+    import torch
+
+    try:
+        import torchvision
+    except ImportError:
+        return
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        KEPT.append(library)
+        import torchvision  # noqa: F401
+
+
+KEPT: list = []
+"""A library's declarations end with the object."""
+
+
+if __name__ == "__main__":
+    # The folder of this file stands first on the path; its neighbors must not be taken for installed packages.
+    sys.path.pop(0)
+    main(Path(sys.argv[1]))
