@@ -2,6 +2,7 @@
 
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from diffusion.small import dataset
@@ -21,7 +22,12 @@ def asked(tmp_path, monkeypatch):
     keep_recipe(tmp_path / "run", TINY)
     dataset(tmp_path / "data", 2)
     seen = {}
-    monkeypatch.setattr(stages, "load_generator", lambda run, device, sampler: seen.update(sampler=sampler))
+
+    def load_generator(run, device, sampler):
+        seen.update(sampler=sampler)
+        return SimpleNamespace(model=SimpleNamespace(record={}))
+
+    monkeypatch.setattr(stages, "load_generator", load_generator)
 
     def synthesize(generator, masks, templates, out, count, seed, shard, choice):
         seen.update(masks=masks, choice=choice)

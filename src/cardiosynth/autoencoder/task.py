@@ -35,6 +35,7 @@ from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.core.random import draw_int
 from cardiosynth.core.store import load_tensors
 from cardiosynth.data.loader import CaseCache, block
+from cardiosynth.data.preparation import check_window, recorded_preparation
 from cardiosynth.data.splits import hold_out, patient_of
 from cardiosynth.training.loop import Batch, Player, TrainingSettings, fit
 from cardiosynth.training.processes import join_processes
@@ -211,19 +212,21 @@ def train_autoencoder(
 
     Returns:
         The last checkpoint. Its ``record.json`` holds ``stage``, ``settings`` (of the stage), ``intensity``,
-        ``labels``, ``grid`` (shape and spacing in mm of the first case), ``cases``, ``held_out`` (names
+        ``labels``, ``grid`` (shape and spacing in mm of the first case), ``preparation`` (as the dataset records it,
+        where it does), ``cases``, ``held_out`` (names
         of those kept aside), ``perceptual`` (fingerprint of its network), ``licences`` of the data, ``init``,
         ``code_version``, and what the loop adds: ``training``, ``step``, ``fingerprint``.
 
     Raises:
         InputError: fewer than two cases, cases that do not suit, weights that do not fit, or a run begun otherwise.
     """
+    check_window(cases, scale)
     kept, aside = (list(cases), list(held_out)) if held_out else _kept_aside(list(cases), stage.held_out)
     cache = CaseCache(kept, scale)
     autoencoder = build_autoencoder(stage.network, stage.training.seed)
     started_from = None if init is None else load_initial(autoencoder, init)
     task = AutoencoderTask(cache, autoencoder, stage, perceptual)
-    record = autoencoder_record(cache, stage, scale, started_from)
+    record = {**autoencoder_record(cache, stage, scale, started_from), **recorded_preparation(cases)}
     record["perceptual"] = None if perceptual is None else perceptual.fingerprint
     record["held_out"] = [] if held_out else [case.case_id for case in aside]
     checkpoint = fit(task, stage.training, run / STAGE, record, device=device, label="train autoencoder")

@@ -1,7 +1,8 @@
 """What every case of a prepared dataset has in common, whichever cases they are, and what trained networks rely on."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -99,7 +100,7 @@ def recorded_preparation(cases: object) -> dict[str, Any]:
     return {} if found is None else {KEY: found.recorded()}
 
 
-def check_preparation(cases: object, record: Mapping[str, Any], origin: str, *, by_name: bool = False) -> None:
+def check_preparation(cases: object, record: Mapping[str, Any], origin: Path, *, besides: Collection[str] = ()) -> None:
     """Refuse a dataset that was prepared otherwise than the one that a network was trained on.
 
     What either does not record is not compared.
@@ -107,8 +108,8 @@ def check_preparation(cases: object, record: Mapping[str, Any], origin: str, *, 
     Args:
         cases: a dataset.
         record: of the network's checkpoint.
-        origin: the checkpoint's ``record.json``, for the error.
-        by_name: structures are matched by name later on, so that the label tables may differ.
+        origin: the checkpoint or its stage's folder, for the error.
+        besides: fields that may differ, such as ``labels`` where structures are matched by name later on.
 
     Raises:
         InputError: naming the field that differs and the command that mends it.
@@ -116,11 +117,11 @@ def check_preparation(cases: object, record: Mapping[str, Any], origin: str, *, 
     theirs, ours = read_preparation(record), preparation_of(cases)
     if theirs is None or ours is None or not isinstance(cases, Dataset):
         return
-    fields = [name for name in ours.differing(theirs) if not (by_name and name == "labels")]
+    fields = [name for name in ours.differing(theirs) if name not in besides]
     if not fields:
         return
     field = fields[0]
-    mend = shlex.join(["cardiosynth", "prepare", "nnunet", str(cases.root), "OUT", *theirs.options(origin)])
+    mend = shlex.join(["cardiosynth", "prepare", "nnunet", str(cases.root), "OUT", *theirs.options(str(origin))])
     how = "take scans of that unit" if field == "intensity_unit" else f"run `{mend}`, from the scans themselves best"
     raise InputError(
         f"{cases.root} was prepared otherwise than what {origin} was trained on: {field} is "

@@ -1,10 +1,11 @@
 """The wiring: each step of a run, called alike by the command line, by experiments and by notebooks."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from cardiosynth.anatomy.masks import MaskSettings, make_masks
 from cardiosynth.anatomy.template import TemplateSettings, template_settings
@@ -15,6 +16,7 @@ from cardiosynth.core.config import with_overrides
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.progress import Progress, say
 from cardiosynth.data.dataset import Dataset, DatasetWriter, read_dataset
+from cardiosynth.data.preparation import check_preparation, recorded_preparation
 from cardiosynth.diffusion.stages import train_control, train_diffusion
 from cardiosynth.recipes.fcas import FcasRecipe
 from cardiosynth.recipes.registry import check_recipe, keep_recipe, recorded_recipe
@@ -163,7 +165,7 @@ def write_masks(dataset: Path, out: Path, count: int, seed: int, settings: MaskS
         InputError: no mask to start from, or none that can be deformed without harm.
     """
     sources = read_dataset(dataset).with_masks()
-    facts = {"seed": seed, "settings": settings.model_dump(mode="json")}
+    facts = {"seed": seed, "settings": settings.model_dump(mode="json"), **recorded_preparation(sources)}
     with DatasetWriter(out, sources.labels, name="masks", facts=facts) as writer:
         missing = [index for index in range(count) if not writer.has(f"mask-{index:05d}")]
         with Progress("make masks", count, count - len(missing)) as progress:
@@ -224,6 +226,7 @@ def generate_cases(request: Synthesis, out: Path) -> Dataset:
     recipe = _changed(request)
     choice = _choice(request, recipe, templates)
     generator = load_generator(request.run, request.device, recipe.sampler)
+    _check_prepared(request, generator.model.record, templates, masks)
     shard = None if request.shard == (0, 1) else request.shard
     return synthesize(
         generator, recipe.masks if masks is None else masks, templates, out, request.count, request.seed, shard, choice
@@ -237,8 +240,9 @@ def preview(request: Synthesis, out: Path) -> str:
         InputError: what it needs is not there.
     """
     recipe = _changed(request)
-    load_generator(request.run)
+    record = load_generator(request.run).model.record
     templates = read_dataset(request.templates)
+    _check_prepared(request, record, templates, None if request.masks is None else read_dataset(request.masks))
     _choice(request, recipe, templates)
     first, parts = request.shard
     count = len(range(first, request.count, parts))
@@ -247,6 +251,14 @@ def preview(request: Synthesis, out: Path) -> str:
         f"{count} cases of {' x '.join(map(str, templates[0].grid.shape))} voxels would go to {out}: {masks}, "
         f"{len(templates)} templates, {recipe.sampler.steps} sampling steps."
     )
+
+
+def _check_prepared(request: Synthesis, record: Mapping[str, Any], templates: Dataset, masks: Dataset | None) -> None:
+    """See that templates and masks were prepared as what the model was trained on; structures are matched by name."""
+    check_preparation(templates, record, request.run / "control", besides=("labels",))
+    if masks is not None:
+        # Of references only the masks are used.
+        check_preparation(masks, record, request.run / "control", besides=("labels", "intensity_unit", "window"))
 
 
 def _choice(request: Synthesis, recipe: FcasRecipe, templates: Dataset) -> TemplateSettings:

@@ -16,8 +16,9 @@ from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.core.labels import LabelTable
 from cardiosynth.core.random import draw_int
 from cardiosynth.data.loader import CaseCache
+from cardiosynth.data.preparation import recorded_preparation
 from cardiosynth.segmentation.augmentation import Augmentation
-from cardiosynth.segmentation.losses import cal_parts
+from cardiosynth.segmentation.losses import ConfidenceWeights, cal_parts
 from cardiosynth.segmentation.networks import SegmenterSettings, build_segmenter, fast_memory_format, target_classes
 from cardiosynth.training.loop import Batch, Player, TrainingSettings, fit
 from cardiosynth.training.state import load_weights
@@ -34,7 +35,7 @@ class SegmentationStage(Settings):
         foreground: share of examples that are centered on a structure, each structure alike, so that thin ones are
             met as often as large ones.
         augmentation: random changes of an example.
-        confidence: whether confidence maps weigh the loss (CAL); False trains on synthetic voxels as on real ones.
+        confidence: how confidence maps weigh the loss (CAL); None trains on synthetic voxels as on real ones.
         training: the loop's settings.
     """
 
@@ -42,7 +43,7 @@ class SegmentationStage(Settings):
     crop: tuple[int, ...] = (64, 64, 64)
     foreground: float = pydantic.Field(default=0.6, ge=0, le=1)
     augmentation: Augmentation = Augmentation()
-    confidence: bool = True
+    confidence: ConfidenceWeights | None = ConfidenceWeights()
     training: TrainingSettings = TrainingSettings()
 
     @pydantic.model_validator(mode="after")
@@ -59,7 +60,8 @@ class SegmentationTask:
     """A segmenter as the loop trains it.
 
     Args:
-        cache: what it learns from, all with masks; each case is drawn equally often.
+        cache: what it learns from, all with masks and confidence as :func:`weighted` leaves it; each case is drawn
+            equally often.
         network: from ``build_segmenter``, for the target classes of the cache's label table.
         stage: how.
 
@@ -70,6 +72,8 @@ class SegmentationTask:
     def __init__(self, cache: CaseCache, network: nn.Module, stage: SegmentationStage):
         self.cache, self.module, self.stage = cache, network, stage
         self.classes = target_classes(cache.labels)
+        weights = stage.confidence or ConfidenceWeights()
+        self._factors = [weights.factor(cache.mean_confidence(index)) for index in range(len(cache))]
         for case in cache.cases:
             check_axes(case, stage.network)
             check_structures(case, cache.labels)
@@ -79,7 +83,10 @@ class SegmentationTask:
         return [Player(STAGE, list(self.module.parameters()), self._loss)]
 
     def batch(self, generators: Sequence[torch.Generator]) -> Batch:
-        """Return ``image`` (model units), ``classes`` and ``confidence``, each (b, 1, *crop), and ``index`` (b,)."""
+        """Return ``image`` (model units), ``classes`` and ``confidence``, each (b, 1, *crop), and ``index`` (b,).
+
+        Confidence is a weight, 0 or more.
+        """
         examples = [self._example(rng) for rng in generators]
         return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
 
@@ -96,7 +103,7 @@ class SegmentationTask:
         example = {
             "image": self.stage.augmentation.change(crop.image, rng),
             "classes": torch.from_numpy(self.classes.from_codes(crop.mask.numpy())),
-            "confidence": crop.confidence,
+            "confidence": crop.confidence * self._factors[index],
         }
         flips = self.stage.augmentation.draw_flips(rng)
         return {"index": torch.tensor(index)} | {name: value.flip(flips) for name, value in example.items()}
@@ -137,14 +144,20 @@ def train_segmenter(
         InputError: fewer than two cases, cases that do not suit each other or the settings, weights that do not fit, or
             a run begun with other settings.
     """
-    if not stage.confidence:
-        cases = [case.with_(confidence=None) for case in cases]
-    cache = CaseCache(cases, scale, needs_masks=True)
+    prepared = recorded_preparation(cases)
+    cache = CaseCache([weighted(case, stage.confidence) for case in cases], scale, needs_masks=True)
     network = build_segmenter(stage.network, target_classes(cache.labels), stage.training.seed)
     started_from = None if init is None else load_weights(network, stage_folder(init))
     task = SegmentationTask(cache, network, stage)
-    record = segmenter_record(cache, stage, scale, started_from)
+    record = {**segmenter_record(cache, stage, scale, started_from), **prepared}
     return fit(task, stage.training, run / STAGE, record, device=device, label=label)
+
+
+def weighted(case: Case, weights: ConfidenceWeights | None) -> Case:
+    """Return ``case`` with its confidence map floored, or without one where it is not to weigh anything."""
+    if case.confidence is None or weights is None:
+        return case.with_(confidence=None)
+    return case.with_(confidence=weights.floored(torch.from_numpy(case.confidence)).numpy())
 
 
 def segmenter_record(

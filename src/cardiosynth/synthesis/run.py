@@ -15,6 +15,7 @@ from cardiosynth.core.random import named_seed, numpy_generator
 from cardiosynth.core.store import fingerprint
 from cardiosynth.data.dataset import Dataset, DatasetWriter, read_dataset
 from cardiosynth.data.layout import manifest
+from cardiosynth.data.preparation import recorded_preparation
 from cardiosynth.sampling.generator import Generator
 
 MADE_BY = ("checkpoints", "sampler")
@@ -64,7 +65,8 @@ def synthesize(
     first, step = shard or (0, 1)
     indices = range(first, count, step)
     earlier = manifest(out)
-    with DatasetWriter(out, plan.labels, name="synthetic", shard=shard, facts=plan.facts) as writer:
+    facts = {**plan.facts, **recorded_preparation(templates if isinstance(masks, MaskSettings) else masks)}
+    with DatasetWriter(out, plan.labels, name="synthetic", shard=shard, facts=facts) as writer:
         missing = [index for index in indices if not writer.has(synthetic_name(index))]
         with Progress("synthesize", len(indices), len(indices) - len(missing)) as progress:
             for index in missing:

@@ -62,8 +62,10 @@ def test_a_table_is_named_read_from_json_or_taken_from_a_checkpoint(tmp_path: Pa
     assert read_target_table("cardiac_ct") == CARDIAC_CT
     (tmp_path / "table.json").write_text(json.dumps({"left atrium": 5}))
     assert read_target_table(str(tmp_path / "table.json")).codes == (5,)
-    (tmp_path / "record.json").write_text(json.dumps({"labels": SOURCE.model_dump(mode="json"), "step": 3}))
-    assert read_target_table(str(tmp_path / "record.json")) == SOURCE
+    checkpoint = tmp_path / "run" / "control" / "step-0000003"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "record.json").write_text(json.dumps({"labels": SOURCE.model_dump(mode="json"), "step": 3}))
+    assert read_target_table(str(checkpoint)) == read_target_table(str(checkpoint.parent)) == SOURCE
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "heart": 4}}))
     assert read_target_table(str(tmp_path)).codes == (4,)
     with pytest.raises(InputError, match="built-in table is cardiac_ct"):

@@ -10,7 +10,7 @@ import pydantic
 from cardiosynth.core.config import Settings, parse_settings
 from cardiosynth.core.errors import InputError, suggest
 from cardiosynth.core.labels import CARDIAC_CT, Label, LabelTable, label_table, normalized_name
-from cardiosynth.core.store import read_json
+from cardiosynth.core.store import checkpoints, latest_checkpoint, read_json
 from cardiosynth.data.description import read_description, read_label_table
 
 BACKGROUND = "background"
@@ -131,7 +131,7 @@ def read_target_table(text: str) -> LabelTable:
     """Return the label table that ``--to-labels`` names.
 
     Args:
-        text: ``cardiac_ct``, a dataset folder, a checkpoint's ``record.json``, or a JSON file ``{"name": code}``.
+        text: ``cardiac_ct``, a dataset folder, a stage's folder or a checkpoint, or a JSON file ``{"name": code}``.
 
     Raises:
         InputError: none of these.
@@ -139,11 +139,11 @@ def read_target_table(text: str) -> LabelTable:
     if normalized_name(text) == CARDIAC:
         return CARDIAC_CT
     path = Path(text)
+    if path.is_dir() and (checkpoints(path) or (path / "record.json").exists()):
+        record = latest_checkpoint(path) / "record.json"
+        return parse_settings(LabelTable, read_json(record).get("labels", {}), str(record))
     if path.is_dir():
         return read_description(path).labels
     if not path.exists():
         raise InputError(f"--to-labels {text}: there is no such file or folder, and the built-in table is {CARDIAC}.")
-    content = read_json(path)
-    if path.name == "record.json" and isinstance(content, dict):
-        return parse_settings(LabelTable, content.get("labels", {}), str(path))
     return read_label_table(path)
