@@ -49,11 +49,12 @@ def annotate(
     from cardiosynth.data.dataset import read_dataset
 
     wanted = plan_of(providers or (), plan, python, device, own=not replace)
-    annotation = plan_annotation(read_dataset(dataset), wanted)
+    cases = read_dataset(dataset)
+    annotation = plan_annotation(cases, wanted)
     if dry_run:
         output(wanted.model_dump(mode="json"), json, lambda _: _in_words(annotation))
         return
-    made = run(annotation, out, name=dataset.name)
+    made = run(annotation, out, name=cases.description.name)
     say(f"{out}: {len(made)} cases with masks of {len(annotation.labels)} structures", cases=len(made))
 
 

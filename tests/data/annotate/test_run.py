@@ -13,7 +13,7 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import label_table
 from cardiosynth.data.annotate.plan import AnnotationPlan, FilesSettings, plan_of
 from cardiosynth.data.annotate.run import annotate, plan_annotation
-from cardiosynth.data.dataset import read_dataset, write_dataset
+from cardiosynth.data.dataset import mark_parts, read_dataset, write_dataset
 from cardiosynth.data.formats.files import read_mask
 from cardiosynth.data.formats.nifti import write_nifti
 from cardiosynth.data.preparation import Preparation, preparation_of
@@ -111,12 +111,15 @@ def test_given_masks_and_the_datasets_own_become_one(scans: Path, hearts: Path, 
     assert not (tmp_path / "out" / "given").exists()
 
 
-def test_a_prepared_set_stays_one_with_its_new_label_table(scans: Path, hearts: Path, tmp_path: Path):
+def test_a_prepared_set_stays_one_with_its_split_and_its_new_label_table(scans: Path, hearts: Path, tmp_path: Path):
+    mark_parts(scans, {"a": "train", "b": "test"})
     about = json.loads((scans / "dataset.json").read_text())
     before = Preparation(shape=SHAPE, spacing_mm=(1.0, 1.0, 1.5), intensity_unit="hu")
     about["cardiosynth"]["facts"]["preparation"] = before.recorded()
     (scans / "dataset.json").write_text(json.dumps(about))
     dataset = made(scans, tmp_path / "out", FilesSettings(folder=hearts))
+    assert dataset.part("train").case_ids == ("a",)
+    assert dataset.part("test").case_ids == ("b",)
     after = preparation_of(dataset)
     assert after == before.model_copy(update={"labels": {label.name: label.code for label in dataset.labels}})
     assert dataset.description.facts["preparation"]["fingerprint"] == after.fingerprint

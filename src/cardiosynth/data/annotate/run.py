@@ -21,7 +21,7 @@ from cardiosynth.data.annotate.nnunet import trained_nnunet
 from cardiosynth.data.annotate.plan import AnnotationPlan, AnyProvider, FilesSettings, NnunetSettings
 from cardiosynth.data.annotate.provider import Own, Provider, given_masks
 from cardiosynth.data.annotate.totalsegmentator import total_segmentator
-from cardiosynth.data.dataset import Dataset, DatasetWriter, read_dataset
+from cardiosynth.data.dataset import SPLIT, Dataset, DatasetWriter, read_dataset, store_case
 from cardiosynth.data.preparation import KEY, read_preparation
 
 BATCH = 16
@@ -104,7 +104,7 @@ def annotate(annotation: Annotation, out: Path, name: str) -> Dataset:
                 for case_id in batch:
                     if case_id not in broken:
                         try:
-                            writer.write(_merged_case(annotation, case_id, out / GIVEN, tally))
+                            _write(writer, _merged_case(annotation, case_id, out / GIVEN, tally), dataset)
                         except InputError as error:
                             broken[case_id] = str(error)
                     progress.update()
@@ -116,6 +116,13 @@ def annotate(annotation: Annotation, out: Path, name: str) -> Dataset:
     if not annotation.keep:
         shutil.rmtree(out / GIVEN, ignore_errors=True)
     return read_dataset(out)
+
+
+def _write(writer: DatasetWriter, case: Case, dataset: Dataset) -> None:
+    """Write one case; the part of the split that it belongs to stays its own."""
+    writer.admit(case.case_id, case.labels, case.intensity_unit)
+    part = {SPLIT: dataset.row(case.case_id)[SPLIT]} if SPLIT in dataset.row(case.case_id) else {}
+    writer.add({**store_case(writer.root, case), **part})
 
 
 def _facts(annotation: Annotation) -> dict[str, Any]:
