@@ -5,7 +5,7 @@ import torch
 from monai.losses.dice import DiceCELoss
 
 from cardiosynth.core.random import generator
-from cardiosynth.segmentation.losses import SMOOTH, cal_loss, cal_parts, soft_dice
+from cardiosynth.segmentation.losses import SMOOTH, ConfidenceWeights, cal_loss, cal_parts, soft_dice
 
 GRIDS = [(6, 5), (6, 5, 4)]
 
@@ -40,6 +40,23 @@ def test_confidence_zero_lets_nothing_through(grid):
     loss = cal_loss(logits, target, torch.zeros(target.shape))
     assert loss == 0
     assert torch.equal(gradient(loss, logits), torch.zeros_like(logits))
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_weights_of_full_confidence_are_the_plain_loss_and_of_none_nothing(relative):
+    (logits, target), weights = example(GRIDS[1]), ConfidenceWeights(relative=relative)
+    full, none = (weights.floored(torch.full(target.shape, v)) * weights.factor(v) for v in (1.0, 0.0))
+    torch.testing.assert_close(cal_loss(logits, target, full), cal_loss(logits, target))
+    assert gradient(cal_loss(logits, target, none), logits).abs().max() == 0
+
+
+def test_a_floor_keeps_what_has_no_confidence_and_relative_weights_forget_the_scale():
+    confidence = torch.rand(50, generator=generator(0, "floor"))
+    assert ConfidenceWeights(floor=0.3).floored(confidence).min().item() == pytest.approx(0.3)
+    weights = ConfidenceWeights(relative=True)
+    halves = [c * weights.factor(c.mean().item()) for c in (confidence, confidence / 2)]
+    torch.testing.assert_close(halves[0], halves[1])
+    assert halves[0].mean().item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("grid", GRIDS)

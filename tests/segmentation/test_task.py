@@ -9,9 +9,9 @@ from cardiosynth.core.random import generator
 from cardiosynth.core.store import load_tensors, read_json, read_rows
 from cardiosynth.data.loader import CaseCache
 from cardiosynth.segmentation.augmentation import Augmentation
-from cardiosynth.segmentation.losses import cal_loss
+from cardiosynth.segmentation.losses import ConfidenceWeights, cal_loss
 from cardiosynth.segmentation.networks import build_segmenter, target_classes
-from cardiosynth.segmentation.task import SegmentationTask, train_segmenter
+from cardiosynth.segmentation.task import SegmentationTask, train_segmenter, weighted
 
 from .cases import LABELS, SCALE, case, stage
 
@@ -50,10 +50,27 @@ def test_real_voxels_all_count_alike_and_synthetic_ones_by_their_confidence():
 
 
 def test_without_cal_confidence_maps_change_nothing(tmp_path):
-    plain = stage(confidence=False, training=SHORT.training)
+    plain = stage(confidence=None, training=SHORT.training)
     one = train_segmenter([case(0), case(1)], tmp_path / "a", plain, SCALE)
     other = train_segmenter([with_confidence(0), with_confidence(1)], tmp_path / "b", plain, SCALE)
     assert (one / "training.safetensors").read_bytes() == (other / "training.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.2, 1.0), (1.0, 1.0), (0.0, 1.0)])
+def test_relative_weights_of_an_even_map_are_those_of_a_real_case(value, expected):
+    settings = stage(confidence=ConfidenceWeights(relative=True, floor=0.1))
+    cases = [weighted(c, settings.confidence) for c in (case(0), with_confidence(1, value))]
+    confidence = task(settings, *cases).batch([generator(0, i) for i in range(20)])["confidence"]
+    torch.testing.assert_close(confidence, torch.full_like(confidence, expected), atol=1e-6, rtol=0)
+
+
+def test_relative_weights_have_mean_one_over_the_case_and_a_floor():
+    settings = stage(confidence=ConfidenceWeights(relative=True, floor=0.25), crop=(12, 12, 12), augmentation=STILL)
+    floored = [weighted(with_confidence(i), settings.confidence) for i in range(2)]
+    assert floored[0].confidence.min() == 0.25
+    confidence = task(settings, *floored).batch([generator(0, 0)])["confidence"]
+    assert confidence.mean().item() == pytest.approx(1, abs=1e-5)
+    assert (confidence.max() / confidence.min()).item() == pytest.approx(floored[0].confidence.max() / 0.25, rel=0.01)
 
 
 def test_examples_are_centered_on_every_structure_alike():

@@ -73,6 +73,11 @@ class CaseCache:
         """Return the window that maps this case's image to model units."""
         return self._windows[index]
 
+    def mean_confidence(self, index: int) -> float:
+        """Return the mean of this case's confidence map; 1 where it has none."""
+        confidence = self._confidence[index]
+        return 1.0 if confidence is None else float(confidence.mean(dtype=np.float64)) / 255
+
     def image(self, index: int, where: Where = ()) -> Float[Tensor, "1 *grid"]:
         """Return the image, or a part of it, in model units [0, 1]."""
         return self._image(index, self.cases[index].required_image()[(slice(None), *where)])

@@ -198,7 +198,7 @@ class Demo:
             for part, data, steps in parts:
                 words = ["train", "segmenter", self.data(data), arm.run / part, "--recipe", self.recipe.name]
                 words += ["--set", f"segmenter.training.steps={steps}"]
-                words += [] if arm.confidence else ["--set", "segmenter.confidence=false"]
+                words += [] if arm.confidence else ["--set", "segmenter.confidence=null"]
                 words += [*seed_settings(self.seed), *(["--init", previous] if previous else [])]
                 commands.append(command_line(*words))
                 previous = arm.run / part
@@ -213,7 +213,8 @@ class Demo:
         for part, data, steps in parts:
             stage = self.recipe.segmenter
             training = stage.training.model_copy(update={"steps": steps})
-            changed = stage.model_copy(update={"training": training, "confidence": arm.confidence})
+            confidence = stage.confidence if arm.confidence else None
+            changed = stage.model_copy(update={"training": training, "confidence": confidence})
             recipe = self.recipe.model_copy(update={"segmenter": changed})
             earlier = Earlier(init=previous)
             train_stage("segmenter", self.data(data), arm.run / part, recipe, earlier, self.device)

@@ -4,15 +4,39 @@ Eq. 9 writes ``CM * L``, which has a meaning voxel by voxel only. Cross-entropy 
 sums, so the confidence goes into its sums: a voxel of confidence 0 is as if it were not there.
 """
 
+import pydantic
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Integer
 from torch import Tensor
 
+from cardiosynth.core.config import Settings
+
 SMOOTH = 1.0
 """One voxel, added to numerator and denominator of soft Dice: a structure that is neither there nor predicted costs
 nothing, and an example without any confidence has the finite loss 0 and no gradient."""
+
+
+class ConfidenceWeights(Settings):
+    """How a confidence map becomes the weights of a case's voxels: max(CM, floor), or that over its mean.
+
+    Attributes:
+        floor: smallest weight before the division; 0 (published) lets a voxel without confidence go unlearned.
+        relative: divide by the mean over the case, so that a map that is low everywhere does not slow learning down as
+            a smaller learning rate would. Published: not.
+    """
+
+    floor: float = pydantic.Field(default=0.0, ge=0, le=1)
+    relative: bool = False
+
+    def floored(self, confidence: Float[Tensor, "*grid"]) -> Float[Tensor, "*grid"]:
+        """Return the confidence of a whole case, in [floor, 1]."""
+        return confidence.clamp_min(self.floor)
+
+    def factor(self, mean: float) -> float:
+        """Return what floored confidences are multiplied by, given their mean over the case; 1 where that is 0."""
+        return 1 / mean if self.relative and mean > 0 else 1.0
 
 
 def cal_loss(
@@ -27,7 +51,8 @@ def cal_loss(
     Args:
         logits: of class 0 (background) and at least one structure, in two or three dimensions.
         target: class index per voxel, below ``c``.
-        confidence: weight of each voxel in [0, 1], or None where every voxel counts alike.
+        confidence: weight of each voxel, 0 or more (see :class:`ConfidenceWeights`), or None where every voxel counts
+            alike.
 
     Returns:
         A non-negative float32 scalar, mean over examples.
