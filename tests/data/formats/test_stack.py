@@ -11,6 +11,13 @@ from cardiosynth.data.formats.stack import num_places, read_stack, separated
 from cardiosynth.data.formats.volume import Volume
 from tests.data.series import AXIAL, SIZES_MM, numbers, pydicom, slice_dataset, write_series
 
+GDCM_NAMES = {
+    "JPEG2000Lossless": "JPEG2000Lossless",
+    "JPEGLosslessSV1": "JPEGLosslessProcess14_1",
+    "JPEGLSLossless": "JPEGLSLossless",
+    "RLELossless": "RLELossless",
+}
+
 
 def frames_in(folder: Path) -> list[Frame]:
     return [frame for path in sorted(folder.rglob("*")) if path.is_file() for frame in read_frames(path)[0]]
@@ -124,14 +131,23 @@ def test_a_single_slice_is_a_slice_of_its_thickness(tmp_path: Path):
     np.testing.assert_allclose(volume.affine[:3, 2], (0, 0, 3))
 
 
-def test_jpeg_2000_gives_the_same_voxels(tmp_path: Path):
-    pytest.importorskip("openjpeg", reason="needs the extra dicom")
-    write_series(tmp_path, numbers(3, 40, 36))
+@pytest.mark.parametrize("syntax", ["JPEG2000Lossless", "JPEGLosslessSV1", "JPEGLSLossless", "RLELossless"])
+def test_compressed_files_give_the_same_voxels(tmp_path: Path, syntax: str):
+    gdcm = pytest.importorskip("gdcm", reason="needs the extra dicom")
+    write_series(tmp_path, numbers(2, 40, 36))
     plain = read(tmp_path).array
     for path in tmp_path.iterdir():
-        dataset = pydicom.dcmread(path)
-        dataset.compress(pydicom.uid.JPEG2000Lossless, generate_instance_uid=False)
-        dataset.save_as(path)
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, GDCM_NAMES[syntax])))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFileName(str(path))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+        assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == getattr(pydicom.uid, syntax)
     assert np.array_equal(read(tmp_path).array, plain)
 
 
@@ -210,15 +226,32 @@ def test_a_position_rounded_by_the_scanner_is_no_defect(tmp_path: Path):
 
 
 def test_stacks_at_the_same_places_are_told_apart_by_their_moment(tmp_path: Path):
-    phases = {"a": 75.0, "b": 40.0}
+    phases = {"a": 75, "b": 40}
     for name, phase in phases.items():
-        write_series(tmp_path / name, numbers(4), NominalPercentageOfCardiacPhase=phase)
+        write_series(tmp_path / name, numbers(4), TemporalPositionIdentifier=phase)
     frames = frames_in(tmp_path)
     assert num_places(frames) == 4
     (first, early), (second, late) = separated(frames)
-    assert (first, second) == ("cardiac phase 40", "cardiac phase 75")
+    assert (first, second) == ("temporal position 40", "temporal position 75")
     assert {f.path.parent.name for f in early} == {"b"}
     assert {f.path.parent.name for f in late} == {"a"}
+
+
+def test_trigger_times_that_differ_from_place_to_place_are_put_in_order(tmp_path: Path):
+    for name, start in {"a": 300.0, "b": 20.0, "c": 150.0}.items():
+        times = {"of_slice": lambda i, start=start: {"TriggerTime": start + 0.3 * i}}
+        write_series(tmp_path / name, numbers(4), uid="1.2.3.4", **times)
+    stacks = separated(frames_in(tmp_path))
+    assert [words for words, _ in stacks] == [f"trigger time rank {number}" for number in (1, 2, 3)]
+    assert [{f.path.parent.name for f in stack} for _, stack in stacks] == [{"b"}, {"c"}, {"a"}]
+    assert all(num_places(stack) == len(stack) == 4 for _, stack in stacks)
+
+
+def test_phases_that_miss_a_place_are_not_torn_apart(tmp_path: Path):
+    for name, phase in {"a": 75.0, "b": 40.0}.items():
+        write_series(tmp_path / name, numbers(4), NominalPercentageOfCardiacPhase=phase)
+    sorted((tmp_path / "a").iterdir())[1].unlink()
+    assert [words for words, _ in separated(frames_in(tmp_path))] == [""]
 
 
 def test_where_nothing_tells_them_apart_they_stay_one_stack(tmp_path: Path):

@@ -66,26 +66,59 @@ def distances_mm(frames: Sequence[Frame]) -> np.ndarray:
 
 def num_places(frames: Sequence[Frame]) -> int:
     """Return at how many places along the normal there are frames."""
-    steps = np.diff(np.sort(distances_mm(frames)))
-    return 1 + int((steps > SAME_PLACE_MM).sum())
+    return int(_places(frames).max()) + 1
 
 
 def separated(frames: Sequence[Frame]) -> list[tuple[str, list[Frame]]]:
     """Divide frames that lie at the same places, such as several cardiac phases, into one stack per moment.
 
+    Every stack has one frame at every place. Where the values agree between places they tell the moments apart;
+    a trigger time that differs a little from place to place orders them: the earliest of each place is moment 1.
+
     Returns:
         For each stack what it is, in words (``cardiac phase 75``), and its frames, in ascending order. One stack
         without words where the frames lie at places of their own, or where nothing in the headers tells them apart.
     """
-    if num_places(frames) == len(frames):
+    places = _places(frames)
+    if places.max() + 1 == len(frames):
         return [("", list(frames))]
-    for keyword, words in MOMENTS.items():
-        stacks: dict[object, list[Frame]] = {}
-        for frame in frames:
-            stacks.setdefault(dict(frame.moments).get(keyword), []).append(frame)
-        if None not in stacks and all(num_places(stack) == len(stack) for stack in stacks.values()):
-            return [(f"{words} {_in_words(value)}", stacks[value]) for value in sorted(stacks, key=_rank)]
+    told = [(words, [dict(frame.moments).get(keyword) for frame in frames]) for keyword, words in MOMENTS.items()]
+    told = [(words, values) for words, values in told if None not in values]
+    ranked = [(f"{words} rank", _ranks(values, places)) for words, values in told]
+    for words, moments in [*told, *ranked]:
+        if stacks := _stacks(frames, moments, places):
+            return [(f"{words} {_in_words(moment)}", stack) for moment, stack in stacks]
     return [("", list(frames))]
+
+
+def _places(frames: Sequence[Frame]) -> np.ndarray:
+    """Return the number of each frame's place along the normal, (n,), from 0."""
+    distances = distances_mm(frames)
+    order = np.argsort(distances, kind="stable")
+    places = np.empty(len(frames), int)
+    places[order] = np.r_[0, np.cumsum(np.diff(distances[order]) > SAME_PLACE_MM)]
+    return places
+
+
+def _ranks(values: Sequence[object], places: np.ndarray) -> list[float]:
+    """Return for each frame how many of its place come before it, from 1; equal values have equal ranks."""
+    earlier: dict[int, set[object]] = {}
+    for value, place in zip(values, places, strict=True):
+        earlier.setdefault(place, set()).add(value)
+    ordered = {place: sorted(there, key=_rank) for place, there in earlier.items()}
+    return [1.0 + ordered[place].index(value) for value, place in zip(values, places, strict=True)]
+
+
+def _stacks(
+    frames: Sequence[Frame], moments: Sequence[object], places: np.ndarray
+) -> list[tuple[object, list[Frame]]] | None:
+    """Return moment and frames in ascending order, None where a moment does not have one frame at every place."""
+    stacks: dict[object, list[int]] = {}
+    for index, moment in enumerate(moments):
+        stacks.setdefault(moment, []).append(index)
+    if any(sorted(places[stack]) != list(range(places.max() + 1)) for stack in stacks.values()):
+        return None
+    return [(moment, [frames[i] for i in stacks[moment]]) for moment in sorted(stacks, key=_rank)]
 
 
 def _rank(value: object) -> tuple[float, str]:
