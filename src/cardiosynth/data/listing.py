@@ -103,6 +103,19 @@ def by_name(names: Mapping[Path, str]) -> dict[str, Path]:
     return found
 
 
+def add_pair(pairs: dict[str, Pair], name: str, pair: Pair) -> None:
+    """Add a case.
+
+    Raises:
+        InputError: there is one of this name, as where a folder holds a data set twice.
+    """
+    if name in pairs:
+        raise InputError(
+            f"{pairs[name].image} and {pair.image} would both be the case '{name}'; take one of them away."
+        )
+    pairs[name] = pair
+
+
 def relative_files(root: Path, image: Path | None, mask: Path | None) -> dict[str, str]:
     """Return where the files of a case lie below ``root``, for its provenance."""
     return {part: path.relative_to(root).as_posix() for part, path in (("image", image), ("mask", mask)) if path}

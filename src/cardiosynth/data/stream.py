@@ -131,7 +131,8 @@ def _mask(path: Path, image: Path | None, labels: LabelTable, quirks: Quirks, me
         raise InputError(f"{path} does not exist; add the mask or take {image.name} away.")
     stored = read_volume(path, "mask")
     mask = as_mask(stored, path, quirks.codes)
-    for code in sorted(set(np.unique(stored.array).tolist()) & set(quirks.strays)):
+    found = set(np.unique(stored.array).tolist()) if quirks.strays else set()
+    for code in sorted(found & quirks.strays.keys()):
         count = int((stored.array == code).sum())
         mended.append(f"code {code:g} of the mask ({count} voxels) {quirks.strays[code]}")
     check_codes(mask.array, labels, path)

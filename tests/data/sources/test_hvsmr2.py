@@ -22,5 +22,5 @@ def test_ends_of_vessels_are_not_read_and_a_mask_of_its_own_comes_first(tmp_path
 def test_a_patient_in_two_forms_is_refused(tmp_path: Path):
     image(tmp_path / "orig" / "pat7_orig.nii.gz", 0)
     image(tmp_path / "cropped" / "pat7_cropped.nii.gz", 0)
-    with pytest.raises(InputError, match=r"holds pat7 as .*; give one of the folders"):
+    with pytest.raises(InputError, match=r"would both be the case 'pat7'; take one of them away"):
         hvsmr2(tmp_path)

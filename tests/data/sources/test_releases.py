@@ -73,6 +73,14 @@ def test_an_unexpected_code_is_named(tmp_path: Path, layout: Layout):
 
 
 @every_layout
+def test_a_data_set_that_lies_there_twice_is_refused(tmp_path: Path, layout: Layout):
+    for copy in ("one", "two"):
+        layout.write(tmp_path / copy)
+    with pytest.raises(InputError, match=r"would both be the case '.*'; (take|rename) one of them"):
+        layout.source(tmp_path)
+
+
+@every_layout
 def test_another_folder_is_refused_with_the_one_to_give(tmp_path: Path, layout: Layout):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(InputError, match=r"holds no .*; give the folder that holds") as caught:

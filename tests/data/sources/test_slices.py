@@ -77,6 +77,9 @@ def test_bad_folders_are_named_with_the_mend(tmp_path: Path):
     picture(tmp_path / "masks" / "1001_63.png", ROWS[:2] % 3)
     with pytest.raises(InputError, match=r"shapes \(4, 3\) and \(4, 2\)"):
         slices(tmp_path).reader("1001_slice63")()
+    (tmp_path / "masks" / "1001_179.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"masks/1001_179\.png is truncated, damaged or no PNG"):
+        next(slices(tmp_path))
     (tmp_path / "masks" / "1001_63.png").unlink()
     with pytest.raises(InputError, match=r"images/1001_63\.png has no mask in .*masks; add it"):
         slices(tmp_path)

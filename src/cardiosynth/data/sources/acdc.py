@@ -18,7 +18,7 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import label_table
 from cardiosynth.core.progress import say
 from cardiosynth.data.formats.files import stem
-from cardiosynth.data.listing import existing_folder, image_files, mask_beside, relative_files
+from cardiosynth.data.listing import by_name, existing_folder, image_files, mask_beside, relative_files
 from cardiosynth.data.stream import CaseStream, read_pair
 
 LABELS = label_table({"right_ventricle": 1, "left_ventricular_myocardium": 2, "left_ventricle": 3})
@@ -36,7 +36,7 @@ def acdc(root: Path) -> CaseStream:
         InputError: not such a folder.
     """
     root = existing_folder(root, "give the folder that holds patient001, patient002, ...")
-    files = {stem(path): path for path in image_files(root)}
+    files = by_name({path: stem(path) for path in image_files(root) if path.name.startswith("patient")})
     frames = {name: path for name, path in files.items() if FRAME.match(name)}
     if not frames:
         raise InputError(f"{root} holds no patientNNN_frameFF.nii.gz; give the folder that holds patient001, ...")

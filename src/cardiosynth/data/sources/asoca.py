@@ -14,7 +14,16 @@ from pathlib import Path
 
 from cardiosynth.core.labels import label_table
 from cardiosynth.data.formats.files import stem
-from cardiosynth.data.listing import Pair, Release, case_name, existing_folder, image_files, mask_beside, stream_release
+from cardiosynth.data.listing import (
+    Pair,
+    Release,
+    add_pair,
+    case_name,
+    existing_folder,
+    image_files,
+    mask_beside,
+    stream_release,
+)
 from cardiosynth.data.stream import CaseStream
 
 IMAGES, MASKS = "CTCA", "Annotations"
@@ -34,12 +43,12 @@ def asoca(root: Path) -> CaseStream:
         InputError: not such a folder.
     """
     root = existing_folder(root, RELEASE.wanted)
-    pairs = {}
+    pairs: dict[str, Pair] = {}
     for path in image_files(root):
         if path.parent.name != IMAGES:
             continue
         name = case_name(stem(path))
         mask = mask_beside(path.parents[1] / MASKS / path.name, stem(path))
         group = "normal" if name.lower().startswith("normal") else "diseased"
-        pairs[name] = Pair(path, mask, {"patient": name, "acquisition": name, "group": group})
+        add_pair(pairs, name, Pair(path, mask, {"patient": name, "acquisition": name, "group": group}))
     return stream_release(root, RELEASE, pairs)

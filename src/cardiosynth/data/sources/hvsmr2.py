@@ -14,10 +14,9 @@ the right.
 import re
 from pathlib import Path
 
-from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import label_table
 from cardiosynth.data.formats.files import stem
-from cardiosynth.data.listing import Pair, Release, existing_folder, image_files, mask_beside, stream_release
+from cardiosynth.data.listing import Pair, Release, add_pair, existing_folder, image_files, mask_beside, stream_release
 from cardiosynth.data.stream import CaseStream
 
 NAMES = (
@@ -46,10 +45,8 @@ def hvsmr2(root: Path) -> CaseStream:
         match = IMAGE.fullmatch(stem(path))
         if not match:
             continue
-        if match[1] in pairs:
-            raise InputError(f"{root} holds {match[1]} as {pairs[match[1]].image} and {path}; give one of the folders.")
         facts = {"patient": match[1], "acquisition": match[1], "form": match[2]}
-        pairs[match[1]] = Pair(path, _mask(path, match[1]), facts)
+        add_pair(pairs, match[1], Pair(path, _mask(path, match[1]), facts))
     return stream_release(root, RELEASE, pairs)
 
 

@@ -21,6 +21,7 @@ from cardiosynth.data.formats.files import stem
 from cardiosynth.data.listing import (
     Pair,
     Release,
+    add_pair,
     existing_folder,
     image_files,
     label_table_of,
@@ -55,11 +56,13 @@ def imagealcapa(root: Path, labels: LabelTable | Path | None = None) -> CaseStre
         InputError: not such a folder.
     """
     root = existing_folder(root, RELEASE.wanted)
-    pairs = {}
+    pairs: dict[str, Pair] = {}
     for path in image_files(root):
         if match := IMAGE.fullmatch(stem(path)):
             name = f"alcapa_{int(match[1]):02d}"
-            pairs[name] = Pair(path, mask_beside(path, f"{match[1]}_label"), {"patient": name, "acquisition": name})
+            add_pair(
+                pairs, name, Pair(path, mask_beside(path, f"{match[1]}_label"), {"patient": name, "acquisition": name})
+            )
     if labels is None:
         say("ImageALCAPA: what its codes mean is taken from the order of its authors' list; look at a case first.")
         return stream_release(root, RELEASE, dict(sorted(pairs.items())))

@@ -16,7 +16,16 @@ from pathlib import Path
 from cardiosynth.core.labels import label_table
 from cardiosynth.core.progress import say
 from cardiosynth.data.formats.files import stem
-from cardiosynth.data.listing import Pair, Release, case_name, existing_folder, image_files, mask_beside, stream_release
+from cardiosynth.data.listing import (
+    Pair,
+    Release,
+    add_pair,
+    case_name,
+    existing_folder,
+    image_files,
+    mask_beside,
+    stream_release,
+)
 from cardiosynth.data.stream import CaseStream
 
 RELEASE = Release(
@@ -37,7 +46,8 @@ def imagecas(root: Path) -> CaseStream:
         InputError: not such a folder.
     """
     root = existing_folder(root, RELEASE.wanted)
-    pairs, duplicates = {}, 0
+    pairs: dict[str, Pair] = {}
+    duplicates = 0
     for path in image_files(root):
         match = IMAGE.fullmatch(stem(path))
         if not match:
@@ -48,7 +58,7 @@ def imagecas(root: Path) -> CaseStream:
             continue
         name = f"imagecas_{int(number):04d}" if number.isdigit() else f"imagecas_{case_name(number)}"
         mask = mask_beside(path, stem(path)[: -len("img")] + "label")
-        pairs[name] = Pair(path, mask, {"patient": name, "acquisition": name})
+        add_pair(pairs, name, Pair(path, mask, {"patient": name, "acquisition": name}))
     if duplicates:
         say(f"{root}: {duplicates} duplicates, whose names end in (1), are passed over.")
     return stream_release(root, RELEASE, dict(sorted(pairs.items())))

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from cardiosynth.core.labels import label_table
 from cardiosynth.data.formats.files import stem
-from cardiosynth.data.listing import Pair, Release, existing_folder, image_files, mask_beside, stream_release
+from cardiosynth.data.listing import Pair, Release, add_pair, existing_folder, image_files, mask_beside, stream_release
 from cardiosynth.data.stream import CaseStream, Quirks
 
 NAMES = (
@@ -53,9 +53,11 @@ def imagechd(root: Path) -> CaseStream:
         InputError: not such a folder.
     """
     root = existing_folder(root, RELEASE.wanted)
-    pairs = {}
+    pairs: dict[str, Pair] = {}
     for path in image_files(root):
         if match := IMAGE.fullmatch(stem(path)):
             name = match[1]
-            pairs[name] = Pair(path, mask_beside(path, f"{name}_label"), {"patient": name, "acquisition": name})
+            add_pair(
+                pairs, name, Pair(path, mask_beside(path, f"{name}_label"), {"patient": name, "acquisition": name})
+            )
     return stream_release(root, RELEASE, pairs)

@@ -19,7 +19,7 @@ from typing import Literal
 from cardiosynth.core.labels import CARDIAC_CT, label_table
 from cardiosynth.core.progress import say
 from cardiosynth.data.formats.files import stem
-from cardiosynth.data.listing import Pair, Release, existing_folder, image_files, mask_beside, stream_release
+from cardiosynth.data.listing import Pair, Release, add_pair, existing_folder, image_files, mask_beside, stream_release
 from cardiosynth.data.stream import CaseStream, Quirks
 
 NAMES = {
@@ -49,14 +49,15 @@ def mmwhs(root: Path, modality: Literal["ct", "mr"]) -> CaseStream:
         InputError: not such a folder, or no case of this modality.
     """
     root = existing_folder(root, RELEASE.wanted)
-    pairs, others = {}, 0
+    pairs: dict[str, Pair] = {}
+    others = 0
     for path in image_files(root):
         match = IMAGE.fullmatch(stem(path))
         if match and match[2].lower() == modality:
             name = match[1]
             mask = mask_beside(path, f"{name}_label")
             known = mask if mask.exists() or match[3].lower() == "train" else None
-            pairs[name] = Pair(path, known, {"patient": name, "acquisition": name})
+            add_pair(pairs, name, Pair(path, known, {"patient": name, "acquisition": name}))
         others += bool(match and match[2].lower() != modality)
     if others and pairs:
         say(f"{root}: {others} images of the other modality are passed over; prepare them by themselves.")
