@@ -4,6 +4,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo
+# What is installed for tests. nnU-Net (600 MB) is left to .ci/run, or to `make test EXTRAS=dev,nnunet`.
+EXTRAS ?= dev
+comma := ,
+INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 export OMP_NUM_THREADS ?= 2
 # Tests are many small things: a process per core with one thread each. A file's tests stay together for its fixtures.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -13,17 +17,17 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 demo: $(VENV)/.installed
 	$(BIN)/cardiosynth demo $(OUT)
 
-test: $(VENV)/.installed-dev
+test: $(INSTALLED)
 	$(PYTEST)
 
-check: $(VENV)/.installed-dev
+check: $(INSTALLED)
 	$(BIN)/ruff format --check src tests examples benchmarks
 	$(BIN)/ruff check src tests examples benchmarks
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 	$(PYTEST) -m "not slow"
 
-format: $(VENV)/.installed-dev
+format: $(INSTALLED)
 	$(BIN)/ruff format src tests examples benchmarks
 	$(BIN)/ruff check --fix src tests examples benchmarks
 
@@ -41,6 +45,6 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+$(INSTALLED): $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
