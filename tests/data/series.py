@@ -60,10 +60,10 @@ def write_series(
         dataset = slice_dataset(one, np.add(origin, np.multiply(step, number)), number, uid, **tags)
         for keyword, value in of_slice(number).items():
             setattr(dataset, keyword, value)
-        name = f"IM{(number * 7) % len(values):03d}_{uid.replace('.', '')}"
+        name = f"IM{(number * 101) % len(values):03d}_{uid.replace('.', '')}"
         pydicom.dcmwrite(folder / name, dataset, enforce_file_format=True)
 
 
-def numbers(slices: int = 18, rows: int = 5, columns: int = 4) -> np.ndarray:
+def numbers(slices: int, rows: int = 5, columns: int = 4) -> np.ndarray:
     """Return voxels that are all different, from air upwards, (slices, rows, columns) int16."""
     return np.arange(-1000, -1000 + slices * rows * columns, dtype=np.int16).reshape(slices, rows, columns)
