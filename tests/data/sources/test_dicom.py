@@ -112,7 +112,7 @@ def test_phases_of_one_series_become_cases_of_one_patient(tmp_path: Path, capsys
 
 def test_a_broken_series_does_not_hide_the_next(tmp_path: Path):
     write_series(tmp_path / "a", numbers(8), uid="1.1", StudyInstanceUID="1.1.9")
-    sorted((tmp_path / "a").iterdir())[3].unlink()
+    sorted((tmp_path / "a").iterdir())[4].unlink()
     write_series(tmp_path / "b", numbers(8), uid="1.2", StudyInstanceUID="1.2.9")
     stream = dicom(tmp_path)
     with pytest.raises(InputError, match=r"series \d+ in .*/a \(7 slices\) has a gap, 1 slices are missing"):
