@@ -70,8 +70,9 @@ def prepare(
     """Bring a folder of scans to one grid: RAS+, resampled in physical space, cropped around the heart.
 
     Args:
-        kind: folder (pairs in images/ and labels/), nnunet, per_structure, slices, dicom or hdf5; or a data set as
-            downloaded: acdc, asoca, hvsmr2, imagealcapa, imagecas, imagechd, mmwhs_ct or mmwhs_mr. See docs/data.md.
+        kind: folder (pairs in images/ and labels/), nnunet, per_structure, slices, dicom, dicom_by_folder or hdf5; or
+            a data set as downloaded: acdc, asoca, hvsmr2, imagealcapa, imagecas, imagechd, mmwhs_ct or mmwhs_mr. See
+            docs/data.md.
         src: the scans as downloaded.
         out: dataset folder to write; cases that are there already are kept.
         recipe: take shape and voxel size from this recipe.
