@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from cardiosynth.cli import main
@@ -82,6 +83,22 @@ def test_a_missing_dataset_is_named(tmp_path: Path):
     assert_one_sentence(run("check", missing), missing)
     assert_one_sentence(run("train", "autoencoder", missing, str(tmp_path / "run"), "--recipe", "fcas/tiny"), missing)
     assert not (tmp_path / "run").exists()
+
+
+def test_check_ends_with_exit_code_2_where_something_must_be_mended(tmp_path: Path):
+    from cardiosynth.core.case import Case
+    from cardiosynth.data.dataset import write_dataset
+
+    image = np.arange(8**3, dtype=np.int16).reshape(1, 8, 8, 8) - 100
+    cases = [Case(case_id=name, image=image + i, affine=np.diag([8.0, 8, 8, 1])) for i, name in enumerate("ab")]
+    write_dataset(cases, tmp_path / "data")
+    ended = run("check", str(tmp_path / "data"), "--json", "--sheet", str(tmp_path / "sheet.html"))
+    assert_one_sentence(ended, "1 of the findings must be mended")
+    facts = json.loads(ended.stdout)
+    assert [row["kind"] for row in facts["findings"] if row["level"] == "error"] == ["pairs"]
+    assert len(facts["examined"]) == 2
+    assert (tmp_path / "sheet.html").exists()
+    assert_one_sentence(run("check", str(tmp_path / "data"), "--gpu-mem", "24"), "--recipe")
 
 
 def test_a_wrong_setting_says_which_was_meant(tmp_path: Path):

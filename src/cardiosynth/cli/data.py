@@ -143,21 +143,22 @@ def check(
         overrides: with --recipe, one setting, e.g. --set intensity.unit=mr; may be given often.
         json: print the facts and findings as JSON.
     """
-    progress(json)
     from cardiosynth.data.check.words import in_words
     from cardiosynth.recipes.examination import examine_dataset
 
     if recipe is None and (gpu_mem is not None or overrides):
         raise InputError("--gpu-mem and --set say how a recipe is run; name it with --recipe.")
-    needs, machine = None, []
+    needs = fit = None
     if recipe is not None:
+        from functools import partial
+
         from cardiosynth.core.config import with_overrides
         from cardiosynth.recipes.registry import find_recipe
         from cardiosynth.recipes.suitability import fit_findings, needs_of
 
         wanted = with_overrides(find_recipe(recipe), overrides or [])
-        needs, machine = needs_of(wanted), fit_findings(wanted, gpu_mem)
-    facts = examine_dataset(dataset, against or [], needs, machine, sheet)
+        needs, fit = needs_of(wanted), partial(fit_findings, wanted, gpu_mem)
+    facts = examine_dataset(dataset, against or [], needs, fit, sheet)
     output(facts, json, in_words)
     errors = sum(row["level"] == "error" for row in facts["findings"])
     if errors:

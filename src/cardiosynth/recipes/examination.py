@@ -1,6 +1,6 @@
 """The examination of a dataset: findings, and the sheet where one is wanted. What a recipe adds is handed in."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ def examine_dataset(
     root: Path,
     against: Sequence[Path] = (),
     needs: Needs | None = None,
-    machine: Sequence[Finding] = (),
+    fit: Callable[[], Sequence[Finding]] | None = None,
     sheet: Path | None = None,
 ) -> dict[str, Any]:
     """Examine a dataset folder.
@@ -25,7 +25,7 @@ def examine_dataset(
         root: the folder.
         against: other dataset folders that must share neither patients nor images with it.
         needs: what a recipe asks for; None for none.
-        machine: what was found of that recipe on this machine.
+        fit: tells whether that recipe fits the machine; called once the dataset has been read.
         sheet: HTML page to write; None for none.
 
     Returns:
@@ -43,7 +43,8 @@ def examine_dataset(
                 page.add(examined)
 
         found = check_dataset(root, against, needs, each)
-        found = replace(found, findings=(*found.findings, *machine))
+        if fit is not None:
+            found = replace(found, findings=(*found.findings, *fit()))
         if page is not None:
             page.write(found)
     return {**found.facts(), "examined": rows}

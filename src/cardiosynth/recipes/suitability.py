@@ -1,6 +1,7 @@
 """Whether a dataset suits a recipe, and whether the recipe fits the machine: what `check --recipe` adds."""
 
 import math
+from typing import Any
 
 from cardiosynth.data.check.finding import Finding
 from cardiosynth.data.check.needs import Needs
@@ -45,24 +46,25 @@ def fit_findings(recipe: FcasRecipe, gpu_mem_gb: float | None = None) -> list[Fi
         recipe: what is to be run.
         gpu_mem_gb: memory of the GPU that it is to run on; None for this machine.
     """
-    facts = examine(recipe, gpu_mem_gb)
-    memory_gb, asked = facts["rates"]["memory_gb"], facts["recipe"]
-    findings = []
+    return findings_of(examine(recipe, gpu_mem_gb))
+
+
+def findings_of(facts: dict[str, Any]) -> list[Finding]:
+    """Return what ``budget.examine`` found, as findings of a dataset."""
+    rates, asked = facts["rates"], facts["recipe"]
+    name, memory_gb = asked["name"], rates["memory_gb"]
     stages = {f"train {stage}": told for stage, told in asked["training"].items()}
-    for name, told in {
-        **stages,
-        "encode a case": asked["encoding"],
-        "decode a case": asked["sampling"]["decoding"],
-    }.items():
+    findings = []
+    for step, told in {**stages, "encode": asked["encoding"], "decode": asked["sampling"]["decoding"]}.items():
         if change := told.get("change"):
             words = " ".join(f"--set {setting}" for setting in change["settings"])
             mend = f"it does with {words}" if change["fits"] else "use a larger GPU"
-            text = f"{recipe.name}, {name}: {told['peak_gb']:.1f} GB do not fit into {memory_gb:.1f} GB; {mend}."
+            text = f"{name}, {step}: {told['peak_gb']:.1f} GB do not fit into {memory_gb:.1f} GB; {mend}."
             findings.append(Finding("warning", "recipe_memory", None, text, {"peak_gb": told["peak_gb"]}))
     peak_gb = max(told["peak_gb"] for told in stages.values())
     hours = sum(told["hours"] for told in stages.values())
     text = (
-        f"{recipe.name} on a {facts['rates']['device']} with {memory_gb:.1f} GB: up to {peak_gb:.1f} GB and about "
-        f"{hours:.2g} hours of training in all (`cardiosynth doctor --recipe {recipe.name}` tells more)."
+        f"{name} on a {rates['device']} with {memory_gb:.1f} GB: up to {peak_gb:.1f} GB and about {hours:.2g} hours of "
+        f"training in all (`cardiosynth doctor --recipe {name}` tells more)."
     )
     return [*findings, Finding("info", "recipe_memory", None, text, {"peak_gb": peak_gb, "hours": hours})]

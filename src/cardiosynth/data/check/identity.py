@@ -123,18 +123,18 @@ def duplicate_findings(own: Sequence[Identity], others: Sequence[Identity]) -> l
     findings = []
     for group in _groups(everybody, "values"):
         across = any(each.dataset for each in group)
-        text = f"hold the same image: {_named(group)}; keep one of them" + (", on one side only." if across else ".")
+        text = f"{_named(group)} hold the same image; keep one of them" + (", on one side only." if across else ".")
         findings.append(_finding("error" if across else "warning", "duplicate_image", text, group))
     for group in _groups(everybody, "picture"):
         if len({each.values for each in group}) > 1:
             text = (
-                f"hold the same image in other numbers (slope, offset or type): {_named(group)}; keep one of them, the "
-                "one in the right unit."
+                f"{_named(group)} hold the same image in other numbers (slope, offset or type); keep the one in "
+                "the right unit."
             )
             findings.append(_finding("warning", "duplicate_image", text, group))
     for group in _groups([each for each in everybody if each.origin != "synthetic"], "mask"):
         if len({each.picture for each in group}) > 1:
-            text = f"have the same mask on different images: {_named(group)}; one of them belongs to another image."
+            text = f"{_named(group)} have the same mask on different images; it fits one of them only."
             findings.append(_finding("warning", "duplicate_mask", text, group))
     return findings
 
@@ -164,7 +164,7 @@ def _between_sets(own: Sequence[Identity], others: Sequence[Identity]) -> list[F
         group = (*mine[key], *theirs[key])
         where = f"of {source} " if source else ""
         doubt = "" if source else ", if these are the same patients (no source is recorded)"
-        text = f"patient {patient} {where}is here and there: {_named(group)}; keep each on one side{doubt}."
+        text = f"patient {patient} {where}is here and there ({_named(group)}); keep each on one side{doubt}."
         findings.append(_finding("error" if source else "warning", "leak", text, group))
     return sorted(findings, key=lambda finding: finding.text)
 
@@ -206,5 +206,7 @@ def _finding(level: Any, kind: str, text: str, group: Sequence[Identity], **fact
 
 
 def _named(group: Sequence[Identity]) -> str:
-    names = [each.title for each in group[:NAMED]]
-    return ", ".join(names) + (f" and {len(group) - NAMED} more" if len(group) > NAMED else "")
+    names = [each.title for each in group]
+    if len(names) > NAMED:
+        names = [*names[:NAMED], f"{len(names) - NAMED} more"]
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]

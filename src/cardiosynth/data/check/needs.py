@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cardiosynth.core.errors import suggest
 from cardiosynth.core.volume import Grid
 from cardiosynth.data.check.finding import Finding
 from cardiosynth.data.check.tissues import structure_of
@@ -117,8 +116,7 @@ def _names(needs: Needs, dataset: Dataset) -> list[Finding]:
             text = f"{needs.recipe} knows '{alike[0]}' as '{name}' ({purpose}); rename it in the label table."
             findings.append(Finding("warning", "recipe_labels", None, text, {"name": name, "found": alike[0]}))
         else:
-            hint = suggest(name, names).removesuffix(".")
-            text = f"there is no '{name}'{hint}, so {needs.recipe} passes over {purpose}."
+            text = f"there is no '{name}' in the label table, so {needs.recipe} passes over {purpose}."
             findings.append(Finding("info", "recipe_labels", None, text, {"name": name}))
     return findings
 

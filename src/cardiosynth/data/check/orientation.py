@@ -20,8 +20,10 @@ AXES = ("right-left", "front-back", "head-feet")
 LEAST_MM = 5.0
 """Centers nearer to each other than this, along the axis, say nothing on it."""
 COMMON_SHARE = 0.8
-COMMON_CASES, NAMED = 3, 5
+COMMON_CASES = 3
 """Where so many of the cases, and so large a share, are alike, the whole set was written so: one finding, not many."""
+NAMED, TOLD = 5, 3
+"""So many cases, and relations of one case, are spelled out."""
 
 
 class Relation(NamedTuple):
@@ -126,7 +128,7 @@ def _is_common(axis: int, cases: Mapping[str, Lies]) -> bool:
 def _of_case(case_id: str, axes: Sequence[int], lies: Lies) -> Finding:
     evidence = _evidence(axes, lies)
     text = (
-        f"{_suspicion(axes)}: {'; '.join(evidence)}. A flipped file, or a heart on the other side (congenital); look "
+        f"{_suspicion(axes)}: {_told(evidence)}. A flipped file, or a heart on the other side (congenital); look "
         "at the image before you mend the header."
     )
     return Finding("warning", "orientation", case_id, text, _facts(axes, evidence))
@@ -137,7 +139,7 @@ def _of_set(axes: Sequence[int], cases: Mapping[str, Lies]) -> Finding:
     others = [i for i, lies in cases.items() if any(lies[axis].told and not lies[axis].reversed for axis in axes)]
     example = max(odd, key=lambda case_id: sum(-cases[case_id][axis].sum_mm for axis in axes))
     evidence = _evidence(axes, cases[example])
-    text = f"{_suspicion(axes)} in {len(odd)} of {len(cases)} cases: in {example}, {'; '.join(evidence)}."
+    text = f"{_suspicion(axes)} in {len(odd)} of {len(cases)} cases: in {example}, {_told(evidence)}."
     if others:
         text += f" Not so: {', '.join(others[:NAMED])}{', ...' if len(others) > NAMED else ''}."
     text += (
@@ -155,6 +157,12 @@ def _facts(axes: Sequence[int], evidence: Sequence[str]) -> dict[str, Any]:
 
 def _evidence(axes: Sequence[int], lies: Lies) -> list[str]:
     return [_in_words(relation, mm) for axis in axes for relation, mm in lies[axis].against]
+
+
+def _told(evidence: Sequence[str]) -> str:
+    """Return the first of the evidence, and how much there is; all of it stands in the facts."""
+    rest = len(evidence) - TOLD
+    return "; ".join(evidence[:TOLD]) + (f"; and {rest} more relations" if rest > 0 else "")
 
 
 def _suspicion(axes: Sequence[int]) -> str:
