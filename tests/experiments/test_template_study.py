@@ -33,7 +33,7 @@ from cardiosynth.experiments.template_tables import (
 )
 from cardiosynth.recipes.fcas import TINY
 
-PLAN = TemplatePlan(recipe="fcas/tiny", training=2, protocols=1, test=6, test_protocols=2, steps=2, seeds=(0,))
+PLAN = TemplatePlan(recipe="fcas/tiny", training=2, protocols=1, test=6, test_protocols=2, cases=4, steps=2, seeds=(0,))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_models_are_done_once_and_the_tables_hold_those_there_are(tmp_path: Path
     steps = [row["step"] for row in read_rows(tmp_path / "steps.jsonl")]
     assert len(steps) == len(set(steps)) == 10
     assert run_study(tmp_path, PLAN).read_text() == everything
-    assert [len(read_json(tmp_path / "measures" / f"{kind}-0.json")) for kind in ("mask", "painted")] == [6, 12]
+    assert [len(read_json(tmp_path / "measures" / f"{kind}-0.json")) for kind in ("mask", "painted")] == [4, 8]
 
 
 def test_models_differ_in_kind_and_seed_alone():
@@ -70,6 +70,8 @@ def test_a_model_that_is_not_in_the_plan_is_refused(tmp_path: Path):
 def test_a_test_without_third_patients_is_refused():
     with pytest.raises(ValueError, match="three patients"):
         TemplatePlan(test=6, test_protocols=3)
+    with pytest.raises(ValueError, match="at most test, which is 24"):
+        TemplatePlan(cases=25)
 
 
 def test_templates_are_of_the_protocol_they_should_be_and_never_the_mask_itself():

@@ -50,6 +50,7 @@ class TemplatePlan(Settings):
         protocols: scanner protocols they come in.
         test: patients to judge on, at least three in each of their protocols: mask, template, another.
         test_protocols: protocols of their own.
+        cases: of the test patients, the first ones, whose masks get images; all of them are templates.
         steps: optimizer steps of every control stage.
         seeds: of the control stages.
     """
@@ -59,6 +60,7 @@ class TemplatePlan(Settings):
     protocols: int = pydantic.Field(default=18, ge=1)
     test: int = pydantic.Field(default=24, ge=6)
     test_protocols: int = pydantic.Field(default=6, ge=2)
+    cases: int = pydantic.Field(default=12, ge=1)
     steps: int = pydantic.Field(default=500, ge=1)
     seeds: tuple[int, ...] = (0, 1, 2)
 
@@ -66,6 +68,8 @@ class TemplatePlan(Settings):
     def _enough_patients(self) -> "TemplatePlan":
         if self.test < 3 * self.test_protocols:
             raise ValueError("test must hold three patients of each of its protocols: mask, template, another")
+        if self.cases > self.test:
+            raise ValueError(f"cases must be at most test, which is {self.test}")
         return self
 
 
@@ -114,18 +118,18 @@ def run_study(out: Path, plan: TemplatePlan, only: Sequence[str] = ()) -> Path:
         raise InputError(f"--only {min(unknown)}" + suggest(min(unknown), [model.name for model in models]))
     expected_s = {"draw phantoms": 60.0, "train autoencoder": 320.0, "train diffusion": 55.0, "measure originals": 60.0}
     for model in models:
-        expected_s |= {f"train {model.name}": 0.45 * plan.steps, f"measure {model.name}": 5.0 * plan.test}
+        expected_s |= {f"train {model.name}": 0.45 * plan.steps, f"measure {model.name}": 5.0 * plan.cases}
     study = Study(out, plan.model_dump(mode="json"), expected_s)
     recipe = find_recipe(plan.recipe)
     study.step("draw phantoms", _again(out), lambda: draw_phantoms(out, plan, recipe))
     for stage in ("autoencoder", "diffusion"):
         words = ("train", stage, _data(out, "training"), out / "base", "--recipe", recipe.name)
         study.step(f"train {stage}", command_line(*words), partial(_train_base, out, recipe, stage))
-    study.step("measure originals", _again(out), lambda: write_json(_measures(out, "originals"), originals(out)))
+    study.step("measure originals", _again(out), lambda: write_json(_measures(out, "originals"), originals(out, plan)))
     for model in models:
         if model.name in (only or [model.name]):
             study.step(f"train {model.name}", _train_command(out, plan, model), partial(_train, out, plan, model))
-            study.step(f"measure {model.name}", _again(out), partial(_measure_model, out, recipe, model))
+            study.step(f"measure {model.name}", _again(out), partial(_measure_model, out, plan, model))
     files = {(model.kind, model.seed): _measures(out, model.name) for model in models}
     rows: Rows = {model: read_json(file) for model, file in files.items() if file.exists()}
     write_text(out / "table.md", tables(rows, read_json(_measures(out, "originals"))))
@@ -203,18 +207,18 @@ def protocols_of(test: Dataset) -> dict[str, str]:
 # Measuring.
 
 
-def _measure_model(out: Path, recipe: FcasRecipe, model: Model) -> None:
+def _measure_model(out: Path, plan: TemplatePlan, model: Model) -> None:
     """Make and measure the images of one model; those that are there already are kept."""
-    test = read_dataset(_data(out, "test"))
+    test, recipe = read_dataset(_data(out, "test")), find_recipe(plan.recipe)
     sampler = recipe.sampler.model_copy(update={"confidence": None})
     generator = load_generator(_run(out, model), "cpu", sampler, out / "base")
     chosen = ("none",) if model.kind == "mask" else ("same", "other")
     protocols = protocols_of(test)
     rows, partners = [], partners_of(protocols)
-    with Progress(f"measure {model.name}", len(chosen) * len(test)) as progress:
+    with Progress(f"measure {model.name}", len(chosen) * plan.cases) as progress:
         for choice in chosen:
             with DatasetWriter(out / "synthetic" / f"{model.name}-{choice}", test.labels, name=model.name) as writer:
-                for name in test.case_ids:
+                for name in test.case_ids[: plan.cases]:
                     # A model that is told the mask alone looks at no template; any will do.
                     template, *others = (test.case(x) for x in partners[name]["same" if choice == "none" else choice])
                     company = Company(test.case(name), template, tuple(others))
@@ -274,7 +278,7 @@ def likeness(image: np.ndarray, company: Company) -> dict[str, float]:
     return found
 
 
-def originals(out: Path) -> dict[str, Any]:
+def originals(out: Path, plan: TemplatePlan) -> dict[str, Any]:
     """Return what needs no model: the autoencoder's ceiling, and how like independent real images are to others.
 
     Independent images are real ones of the template's protocol, compared with target and template as if they had been
@@ -284,8 +288,8 @@ def originals(out: Path) -> dict[str, Any]:
     codec, protocols = load_codec(out / "base"), protocols_of(test)
     partners = partners_of(protocols)
     rows: dict[str, Any] = {"ceiling": [], "independent": []}
-    with Progress("measure originals", len(test)) as progress:
-        for name in test.case_ids:
+    with Progress("measure originals", plan.cases) as progress:
+        for name in test.case_ids[: plan.cases]:
             case, facts = test.case(name), {"case": name, "protocol": protocols[name]}
             rows["ceiling"].append(facts | _ceiling(case, codec))
             same, (template, *others) = partners[name]["same"], partners[name]["other"]
@@ -338,6 +342,7 @@ def main(
     *,
     recipe: str = TemplatePlan().recipe,
     steps: int = TemplatePlan().steps,
+    cases: int = TemplatePlan().cases,
     only: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
 ) -> None:
     """Run the study, or what is not done yet of it.
@@ -346,9 +351,11 @@ def main(
         out: folder for everything.
         recipe: what all models have in common.
         steps: optimizer steps of every control stage.
+        cases: test patients whose masks get images, of 24.
         only: models to do now, such as painted-0; all by default.
     """
-    print(run_study(out, TemplatePlan(recipe=recipe, steps=steps), only or []).read_text())  # noqa: T201
+    plan = TemplatePlan(recipe=recipe, steps=steps, cases=cases)
+    print(run_study(out, plan, only or []).read_text())  # noqa: T201
 
 
 if __name__ == "__main__":
