@@ -142,11 +142,28 @@ def draw_confidence(case: Case, plane: Plane, point: Sequence[int], size_px: int
     return confidence_colors(_enlarged(cut, picture_size(case, plane, size_px)))
 
 
+def draw_heat(
+    case: Case, values: Shaped[np.ndarray, "1 *grid"], window: Window, plane: Plane, point: Sequence[int], size_px: int
+) -> Picture:
+    """Draw one slice of values on the case's grid: black at the window's low end, yellow at its high."""
+    cut = window.to_model(display_slice(values[0], plane, _index(plane, point)).astype(np.float32))
+    return heat_colors(_enlarged(cut, picture_size(case, plane, size_px)))
+
+
 def confidence_colors(values: Float[np.ndarray, "rows columns"]) -> Picture:
     """Return the color of each confidence in [0, 1]."""
+    return _colors("viridis", values)
+
+
+def heat_colors(values: Float[np.ndarray, "rows columns"]) -> Picture:
+    """Return the color of each value in [0, 1]: black, violet, red, yellow."""
+    return _colors("inferno", values)
+
+
+def _colors(name: str, values: Float[np.ndarray, "rows columns"]) -> Picture:
     from matplotlib import colormaps
 
-    colors: np.ndarray = colormaps["viridis"](values.clip(0, 1), bytes=True)
+    colors: np.ndarray = colormaps[name](values.clip(0, 1), bytes=True)
     return np.ascontiguousarray(colors[..., :3])
 
 
