@@ -16,7 +16,7 @@ def export(kind: str, dataset: Path, out: Path, /, *, json: Annotated[bool, Json
 
     Args:
         kind: nnunet (pairs with codes 1, 2, 3, ...) or dicom (needs the extra dicom).
-        dataset: a dataset folder or any plain nnU-Net raw folder.
+        dataset: a dataset folder, FOLDER:PART for one part of its split, or any plain nnU-Net raw folder.
         out: folder to write, for nnunet named like Dataset501_Heart; cases that are there already are kept.
         json: progress as JSON lines.
     """

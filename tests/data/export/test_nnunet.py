@@ -7,7 +7,7 @@ import pytest
 from cardiosynth.core.case import Case
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import label_table
-from cardiosynth.data.dataset import Dataset, read_dataset, write_dataset
+from cardiosynth.data.dataset import Dataset, mark_parts, read_dataset, write_dataset
 from cardiosynth.data.export.nnunet import MAPPING, export_nnunet
 
 TABLE = label_table({"pulmonary artery": 85, "left atrium": 7, "aorta": 20})
@@ -60,6 +60,17 @@ def test_an_interrupted_export_goes_on(dataset: Dataset, tmp_path: Path):
     assert export_nnunet(dataset, out).case_ids == ("a", "bb")
     assert (out / "labelsTr" / "bb.nii.gz").exists()
     assert kept.stat().st_mtime_ns == before
+
+
+def test_train_and_test_do_not_go_out_together_unsaid(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    mark_parts(dataset.root, {"a": "train", "bb": "test.template"})
+    export_nnunet(read_dataset(dataset.root), tmp_path / "Dataset501_Heart")
+    assert "test and train go out together" in capsys.readouterr().err
+    train = export_nnunet(read_dataset(f"{dataset.root}:train"), tmp_path / "Dataset502_Heart")
+    assert train.case_ids == ("a",)
+    assert "together" not in capsys.readouterr().err
 
 
 def test_what_nnunet_could_not_use_is_refused(dataset: Dataset, tmp_path: Path):

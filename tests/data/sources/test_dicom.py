@@ -1,4 +1,5 @@
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,13 @@ def test_a_series_becomes_a_case_without_the_patients_name(tmp_path: Path):
     expected = {"model": "Model 1", "kernel": "B26f", "kvp": 100.0, "slice_thickness_mm": 1.0, "contrast_agent": True}
     assert expected.items() <= case.provenance.items()
     assert case.provenance["licence"] == "ours"
+
+
+def test_another_process_reads_the_same_case(tmp_path: Path):
+    write_series(tmp_path, numbers(SLICES))
+    stream = dicom(tmp_path)
+    sent = pickle.loads(pickle.dumps(stream.reader(stream.case_ids[0])))
+    assert np.array_equal(sent().image, next(stream).image)
 
 
 def test_a_case_is_named_by_its_folder_where_that_is_asked_for(tmp_path: Path):

@@ -12,7 +12,7 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import LabelTable, relabel
 from cardiosynth.core.progress import Progress, say
 from cardiosynth.core.store import write_json
-from cardiosynth.data.dataset import Dataset, DatasetWriter, read_dataset
+from cardiosynth.data.dataset import SPLIT, Dataset, DatasetWriter, read_dataset
 
 MAPPING = "label_mapping.json"
 FOLDER = re.compile(r"Dataset(\d{3})_\w+")
@@ -35,6 +35,9 @@ def export_nnunet(dataset: Dataset, out: Path) -> Dataset:
         say(f"{dataset.root}: {len(dataset) - len(pairs)} cases lack image or mask and are left out.")
     if not len(pairs):
         raise InputError(f"{dataset.root} holds no case with image and mask; nnU-Net needs both.")
+    parts = sorted({str(row[SPLIT]).partition(".")[0] for row in pairs.rows.values() if row.get(SPLIT)})
+    if len(parts) > 1:
+        say(f"{dataset.root}: {' and '.join(parts)} go out together; {dataset.root}:{parts[-1]} is one part alone.")
     labels = consecutive(dataset.labels)
     facts = {**dataset.description.facts, "export": {"kind": "nnunet", "codes": _mapping(dataset.labels, labels)}}
     broken = []
@@ -49,7 +52,10 @@ def export_nnunet(dataset: Dataset, out: Path) -> Dataset:
         write_json(out / MAPPING, _mapping(dataset.labels, labels))
     if broken:
         raise InputError(f"{len(broken)} cases cannot be exported: {' | '.join(broken)} The others are in {out}.")
-    say(f"nnUNet_raw={out.resolve().parent} nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity", number=number)
+    say(
+        f"nnUNet_raw={out.resolve().parent} nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity",
+        number=number,
+    )
     return read_dataset(out)
 
 
