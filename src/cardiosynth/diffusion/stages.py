@@ -145,7 +145,7 @@ def train_control(
     record["init"] = None if init is None else _begin_as(module, init / "control", stage)
     objective = build_objective(cache.cases, codec, earlier, stage, module)
     held_out = _held_out(cases, stage.watch)
-    _say_who_is_alone(cache, stage.condition, held_out)
+    _say_who_is_alone(cache, stage, held_out)
     how = {"bidirectional": stage.bidirectional, "freeze_unet": stage.freeze_unet}
     dropout = ConditionDropout(stage.drop_template, stage.drop_mask)
     given = {"dropout": dropout, "held_out": held_out, "variants": variants}
@@ -372,15 +372,16 @@ def _variants(stage: ControlStage, codec: Codec, cases: Dataset, folder: Path, p
     return encode_variants(codec, cases, folder, looks, processes, stage.encode_budget_gb)
 
 
-def _say_who_is_alone(cache: CaseCache, condition: ConditionSettings, held_out: Sequence[int]) -> None:
+def _say_who_is_alone(cache: CaseCache, stage: ControlStage, held_out: Sequence[int]) -> None:
     """Say where templates of the same acquisition were asked for and there are none."""
-    if condition.kind == "mask" or condition.template != "same_acquisition":
+    if stage.condition.kind == "mask" or stage.condition.template != "same_acquisition":
         return
     alone = without_partner(cache, held_out)
     if len(alone) == len(cache):
+        looks = "" if stage.appearance.variants else ", or set control.appearance.variants=4"
         say(
-            "No case shares its acquisition with another one: templates are drawn at random and tell nothing of their "
-            "targets; state acquisition in the manifest's provenance, or set control.appearance.variants=4."
+            "No case shares its acquisition with another one, so templates are drawn at random; state acquisition in "
+            f"the manifest's provenance{looks}."
         )
     elif alone:
         say(f"{len(alone)} of {len(cache)} cases share their acquisition with none and take any case as template.")
