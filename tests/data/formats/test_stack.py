@@ -102,6 +102,11 @@ def test_signed_padding_becomes_air_and_padding_within_tissue_is_not_believed(tm
     values[:, 0, 0], values[:, 1, 1] = -2000, 0
     write_series(tmp_path / "a", values, PixelPaddingValue=-2000)
     assert read(tmp_path / "a").array.min() == -1024
+    for path in (tmp_path / "a").iterdir():  # where nothing but the dictionary says whether the value is signed
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+        dataset.save_as(path, implicit_vr=True)
+    assert read(tmp_path / "a").array.min() == -1024
     write_series(tmp_path / "b", values, PixelPaddingValue=0)
     array = read(tmp_path / "b").array
     assert (array == 0).sum() == 3

@@ -68,6 +68,19 @@ EMPTY = (
 )  # fmt: skip
 """What the standard wants to be there and we do not know."""
 
+PIXELS = {
+    "SpecificCharacterSet": "ISO_IR 192",
+    "BurnedInAnnotation": "NO",
+    "LossyImageCompression": "00",
+    "SamplesPerPixel": 1,
+    "PhotometricInterpretation": "MONOCHROME2",
+    "BitsAllocated": 16,
+    "BitsStored": 16,
+    "HighBit": 15,
+    "PixelRepresentation": 1,
+}
+"""How every voxel is stored: signed, 16 bits, nothing drawn into it, nothing lost."""
+
 
 def export_dicom(dataset: Dataset, out: Path) -> list[Path]:
     """Write the cases of ``dataset`` that have an image as DICOM. Cases that are there already are kept.
@@ -195,12 +208,19 @@ def _uid(digest: str, what: str) -> str:
 
 def _common(pydicom: ModuleType, case: Case, digest: str, scale: tuple[float, float]) -> Any:
     """Return what every slice of a case carries."""
-    lengths = np.linalg.norm(case.affine[:3, :3], axis=0)
-    directions = (case.affine[:3, :3] / lengths) * np.array([[-1], [-1], [1]])
+    common = pydicom.Dataset()
+    for keyword in EMPTY:
+        setattr(common, keyword, "")
+    values = {**KINDS[case.intensity_unit], **_identity(case, digest), **_geometry(case), **PIXELS}
+    values["RescaleSlope"], values["RescaleIntercept"] = _numbers(scale)
+    for keyword, value in values.items():
+        setattr(common, keyword, value)
+    return common
+
+
+def _identity(case: Case, digest: str) -> dict[str, Any]:
     mark = "SYNTHETIC" if case.is_simulated else "DERIVED"
-    values = {
-        "SpecificCharacterSet": "ISO_IR 192",
-        **KINDS[case.intensity_unit],
+    return {
         "SyntheticData": "YES" if case.is_simulated else "NO",
         "PatientName": f"{mark}^{case.case_id}"[:64],
         "PatientID": case.case_id[:64],
@@ -216,8 +236,13 @@ def _common(pydicom: ModuleType, case: Case, digest: str, scale: tuple[float, fl
         "ManufacturerModelName": "cardiosynth",
         "SoftwareVersions": __version__,
         "DeviceSerialNumber": "none",
-        "BurnedInAnnotation": "NO",
-        "LossyImageCompression": "00",
+    }
+
+
+def _geometry(case: Case) -> dict[str, Any]:
+    lengths = np.linalg.norm(case.affine[:3, :3], axis=0)
+    directions = (case.affine[:3, :3] / lengths) * np.array([[-1], [-1], [1]])
+    return {
         "PatientPosition": "HFS",
         "ImageOrientationPatient": _numbers([*-directions[:, 0], *-directions[:, 1]]),
         "PixelSpacing": _numbers([lengths[1], lengths[0]]),
@@ -225,18 +250,4 @@ def _common(pydicom: ModuleType, case: Case, digest: str, scale: tuple[float, fl
         "SpacingBetweenSlices": _numbers([lengths[2]])[0],
         "Rows": case.grid.shape[1],
         "Columns": case.grid.shape[0],
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "BitsAllocated": 16,
-        "BitsStored": 16,
-        "HighBit": 15,
-        "PixelRepresentation": 1,
-        "RescaleSlope": _numbers(scale)[0],
-        "RescaleIntercept": _numbers(scale)[1],
     }
-    common = pydicom.Dataset()
-    for keyword in EMPTY:
-        setattr(common, keyword, "")
-    for keyword, value in values.items():
-        setattr(common, keyword, value)
-    return common
