@@ -259,6 +259,14 @@ def test_a_plan_file_keeps_what_it_says_of_each_program(tmp_path: Path):
     assert not plan.own
 
 
+def test_the_plan_in_the_documentation_is_one(tmp_path: Path):
+    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
+    (tmp_path / "plan.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
+    plan = plan_of((), tmp_path / "plan.yaml", None, "auto", own=True)
+    assert [provider.kind for provider in plan.providers] == ["totalsegmentator", "nnunet", "files"]
+    assert plan.ranking[-1] == ("coronary_artery",)
+
+
 def test_a_real_ct_gets_the_masks_that_lie_beside_it(real_data: Path, tmp_path: Path):
     """The heart from its own, larger grid, the aorta and its true lumen as files, the label map as the third."""
     place = real_data / "cta_aorta"

@@ -156,7 +156,7 @@ def _run_providers(annotation: Annotation, batch: Sequence[str], given: Path, pr
         left = [case_id for case_id in batch if case_id not in broken]
         there = [case_id for case_id in left if provider.table is not None and (folder / f"{case_id}.nii.gz").exists()]
         images = {case_id: annotation.dataset.file("image", case_id) for case_id in left if case_id not in there}
-        progress.update(len(there))
+        progress.update(len(batch) - len(images) if provider.table is not None else 0)
         for case_id, why in provider.run(images, folder):
             if why is not None:
                 broken[case_id] = why
