@@ -272,7 +272,7 @@ def _padding(dataset: Any) -> tuple[int, int] | None:
     for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
         value = dataset.get(keyword)
         with suppress(TypeError, ValueError):  # not a number: there is no padding to be known
-            number = int.from_bytes(value, "little") if isinstance(value, bytes) else int(value)  # pyright: ignore
+            number = int(value)
             signed = dataset.get("PixelRepresentation", 0) == 1
             number %= 1 << 16
             ends.append(number - (1 << 16) if signed and number >= 1 << 15 else number)
