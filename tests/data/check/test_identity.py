@@ -108,3 +108,13 @@ def test_children_of_the_test_set_are_told(planted, clean, tmp_path: Path):
     finding = found(check_dataset(tmp_path / "data", [tmp_path / "test"]), "leak")[0]
     assert finding.facts["cases"] == ["made-0"]
     assert "made from masks or templates" in finding.text
+
+
+def test_two_parts_of_one_folder_are_two_datasets(planted, clean, tmp_path: Path):
+    planted([*clean, renamed(clean[0], "copy")])
+    names = [case.case_id for case in clean]
+    with_splits(tmp_path / "data", {names[0]: "train", names[1]: "train", names[2]: "test", "copy": "test"})
+    examination = check_dataset(f"{tmp_path / 'data'}:train", [f"{tmp_path / 'data'}:test"])
+    assert set(examination.grids) == set(names[:2])
+    finding = only(examination, "duplicate_image", "error")
+    assert finding.facts["cases"] == [names[0], f"{tmp_path / 'data'}:test:copy"]

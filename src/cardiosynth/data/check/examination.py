@@ -104,15 +104,15 @@ def check_dataset(
     Writes ``dataset.json`` where every shard has finished and it is missing.
 
     Args:
-        root: the folder.
-        against: other dataset folders that must not share patients or images with it.
+        root: the folder, or ``FOLDER:PART`` for one part of its split.
+        against: other dataset folders, or parts, that must not share patients or images with it.
         needs: what a recipe asks for.
         each: called with every case that could be read, while it is in memory.
 
     Raises:
         InputError: a folder is no dataset at all.
     """
-    dataset, others = _opened(Path(root)), [_opened(Path(other)) for other in against]
+    dataset, others = _opened(Path(root)), {str(other): _opened(Path(other)) for other in against}
     findings, people = file_findings(dataset), []
     grids: dict[str, Grid] = {}
     lies: dict[str, Lies] = {}
@@ -131,7 +131,7 @@ def check_dataset(
         findings += [*header_findings(case, dataset), *_case_findings(case, structures)]
         if each is not None:
             each(Examined(case, people[-1], structures))
-    strangers = [each for other in others for each in identities(other)]
+    strangers = [other for name, other_set in others.items() for other in identities(other_set, name)]
     findings += [*orientation_findings(lies), *duplicate_findings(people, strangers), *leak_findings(people, strangers)]
     pairs = sum(dataset.has("image", i) and dataset.has("mask", i) for i in dataset.case_ids)
     findings += _whole(dataset, grids, pairs)

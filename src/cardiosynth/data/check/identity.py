@@ -83,12 +83,12 @@ def identity(case: Case, row: Mapping[str, Any], dataset: str = "") -> Identity:
     )
 
 
-def identities(dataset: Dataset) -> list[Identity]:
-    """Return the identities of another dataset, case by case; what cannot be read is passed over."""
+def identities(dataset: Dataset, name: str) -> list[Identity]:
+    """Return the identities of another dataset, called ``name``; what cannot be read is passed over."""
     found = []
-    for case_id in track(dataset.case_ids, f"read {dataset.root.name}", len(dataset)):
+    for case_id in track(dataset.case_ids, f"read {name}", len(dataset)):
         try:
-            found.append(identity(dataset.case(case_id), dataset.row(case_id), str(dataset.root)))
+            found.append(identity(dataset.case(case_id), dataset.row(case_id), name))
         except InputError:
             # Broken files of another dataset are found where that one is examined.
             continue

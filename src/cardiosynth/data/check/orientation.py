@@ -178,12 +178,14 @@ def _in_words(relation: Relation, mm: float) -> str:
 
 def _centers_mm(case: Case, mask: np.ndarray) -> dict[str, np.ndarray]:
     """Return the center of each structure in patient coordinates, by our names."""
-    codes = [label.code for label in case.labels if (mask == label.code).any()]
-    names = {label.code: structure_of(label.name) for label in case.labels}
-    found = ndimage.center_of_mass(np.ones(mask.shape, np.uint8), mask, codes)
-    centers = {}
-    for code, center in zip(codes, found, strict=True):
-        place = np.zeros(3)
-        place[: mask.ndim] = center
-        centers[names[code]] = case.affine[:3, :3] @ place + case.affine[:3, 3]
+    boxes, centers = ndimage.find_objects(mask), {}
+    for label in case.labels:
+        box = boxes[label.code - 1] if label.code <= len(boxes) else None
+        if box is None:
+            continue
+        inside, place = mask[box] == label.code, np.zeros(3)
+        for axis, part in enumerate(box):
+            along = inside.sum(axis=tuple(other for other in range(mask.ndim) if other != axis))
+            place[axis] = part.start + along @ np.arange(len(along)) / along.sum()
+        centers[structure_of(label.name)] = case.affine[:3, :3] @ place + case.affine[:3, 3]
     return centers
