@@ -60,3 +60,13 @@ def test_masks_are_made_beside_those_of_other_libraries(tmp_path: Path):
     before, after = monai["pieces_before_and_after"]["coronary_artery"]
     assert after > before, "vessels of one voxel break under the nearest neighbor"
     assert all(row["peak_gb"] > row["peak_gb_beyond_the_mask"] > 0 for row in (ours, monai))
+
+
+@pytest.mark.slow
+def test_scans_are_prepared_by_one_process_and_by_two(tmp_path: Path):
+    found = run("prepare.py", tmp_path / "results.json", "--acdc", str(tmp_path / "nowhere"))
+    assert found["not_there"] == ["acdc"]
+    assert [(row["set"], row["workers"], row["cases"]) for row in found["rows"]] == [
+        ("phantoms", 1, 4), ("phantoms", 2, 4)
+    ]  # fmt: skip
+    assert all(row["cases_per_minute"] > 0 and row["peak_beyond_imports_mb"] > 0 for row in found["rows"])

@@ -62,7 +62,7 @@ def preview(
         "structures": seen.rows(),
         "grids": grids,
         "parts": parts,
-        "problems": list(dict.fromkeys([*problems, *seen.problems])),
+        "problems": list(dict.fromkeys([*seen.problems, *problems])),
     }
 
 
