@@ -52,6 +52,18 @@ def test_what_is_finished_is_not_read_again_and_other_settings_are_refused(tmp_p
         prepare(stream(a=GOOD), tmp_path, PrepareSettings(shape=(8, 8, 8)))
 
 
+def killed() -> Case:
+    raise KeyboardInterrupt
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path):
+    readers = {"a": stream(a=GOOD).reader("a"), "b": killed}
+    with pytest.raises(KeyboardInterrupt):
+        prepare(CaseStream(readers), tmp_path, SMALL)
+    assert not (tmp_path / "dataset.json").exists()
+    assert prepare(stream(a="a is read again", b=GOOD), tmp_path, SMALL).case_ids == ("a", "b")
+
+
 def test_a_volume_of_which_a_slice_is_missing_is_cut_again(tmp_path: Path):
     settings = PrepareSettings(slices=SliceSettings(size=16))
     whole = prepare(stream(a=GOOD), tmp_path, settings)
