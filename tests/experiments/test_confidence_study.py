@@ -42,7 +42,7 @@ def test_costs_follow_from_each_other():
     share = added_flops(MAPS, TINY)
     assert share["latent"] == 0
     assert share["raw"] == share["decoded"] > 0
-    assert share["decoded, moved masks"] == pytest.approx(share["decoded"] + share["latent, moved masks"])
+    assert share["decoded, moved masks"] == pytest.approx(2 * share["decoded"] + share["latent, moved masks"])
     assert share["ensemble of 4"] == pytest.approx(3)
     assert share["decoded, last half"] == pytest.approx(share["decoded"] * 2 / 3)  # 2 of 3 steps
 
@@ -65,7 +65,7 @@ def test_the_study_is_done_once_and_judges_every_map_on_the_same_images(tmp_path
     StructDiffGenerator(stages, TINY.sampler).fit(data, run)
     train_segmenter(list(data), tmp_path / "judge", QUICK, TINY.intensity)
     paths = {"runs": (str(run),), "templates": str(data.root), "judge": str(tmp_path / "judge")}
-    plan = ConfidencePlan(**paths, cases=2, seeds=(0, 1), maps=("latent", "decoded, moved masks"))
+    plan = ConfidencePlan(**paths, first=1, cases=2, seeds=(0, 1), maps=("latent", "decoded, moved masks"))
     text = run_study(tmp_path / "out", plan).read_text()
     for name in (*plan.maps, "gradient", "mask's borders", "constant"):
         assert text.count(f"| {name} |") >= 3

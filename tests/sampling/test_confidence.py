@@ -10,6 +10,7 @@ from cardiosynth.sampling.confidence import (
     Dispersion,
     SkipSamplingVariance,
     confidence_map,
+    moved_mask,
     normalized_confidence,
     on_grid,
     smoothed,
@@ -107,20 +108,23 @@ def test_a_ramp_of_latents_is_a_ramp_on_the_grid():
     np.testing.assert_allclose(np.diff(inner, axis=0), 0.25, atol=1e-6)
 
 
-def test_with_a_shift_predictions_for_moved_masks_are_compared():
-    settings, told = ConfidenceSettings(interval=2, mask_shift=1, box=1, percentiles=(0.0, 100.0)), []
+def test_the_change_that_a_moved_mask_makes_is_added_with_its_weight():
+    told, settings = [], ConfidenceSettings(interval=2, mask_shift=1, mask_weight=3.0, percentiles=(0.0, 100.0))
 
     def again(x, t, number):
         told.append((float(x.flatten()[0]), number))
-        return x + number
+        return x + 1
 
     watcher = SkipSamplingVariance(settings, 5, lambda z: IMAGES[int(z.flatten()[0])], again)
     for step in range(5):
-        watcher(step, torch.full((1, 1, 1, 1, 1), step / 2), torch.tensor(0.5), torch.zeros(1, 1, 1, 1, 1))
+        state = torch.full((1, 1, 1, 1, 1), step / 2)
+        watcher(step, state, torch.tensor(0.5), torch.zeros(1, 1, 1, 1, 1))
     assert told == [(0, 0), (1, 1), (2, 2)]
-    confidence, _ = confidence_map(watcher.dispersion, settings, (6, 6, 6))
-    np.testing.assert_allclose(confidence, plain_confidence(IMAGES[[0, 2, 4]]), atol=1e-4)
-    assert (settings.num_decodes(5), settings.num_embeddings(5), settings.num_steps(5)) == (3, 3, 3)
+    spread = 3 * np.mean([abs(IMAGES[i + 1] - IMAGES[0]) for i in range(3)], axis=0)
+    confidence, facts = watcher.confidence((6, 6, 6))
+    np.testing.assert_allclose(confidence, normalized_confidence(spread, (0.0, 100.0))[0], atol=1e-4)
+    assert (facts["mask_shift"], facts["mask_weight"]) == (1, 3.0)
+    assert (settings.num_decodes(5), settings.num_embeddings(5), settings.num_steps(5)) == (6, 3, 3)
 
 
 def test_what_an_ensemble_asks_for():
@@ -142,7 +146,7 @@ def test_confidence_is_lowest_where_the_image_moves_most():
 def test_a_sampler_that_never_moves_is_trusted_everywhere():
     confidence, facts = watched(ConfidenceSettings(interval=1), np.ones((3, 1, 4, 4, 4), np.float32))
     assert (confidence == 1).all()
-    assert facts["std_at_confidence_0"] == 0
+    assert facts["spread_at_confidence_0"] == 0
 
 
 def test_percentiles_are_robust_and_scale_does_not_matter():
@@ -153,6 +157,21 @@ def test_percentiles_are_robust_and_scale_does_not_matter():
     assert (low, high) == pytest.approx(tuple(np.percentile(spread * 7, (1, 99))))
     assert plain.min() == 0
     assert plain.max() == 1
+
+
+MASK = numpy_generator(0, "mask").integers(0, 9, (1, 5, 6, 7), dtype=np.uint8)
+
+
+def test_masks_move_along_every_axis_forth_and_back_and_forth_again():
+    inner = (0, slice(1, -1), slice(1, -1), slice(1, -1))
+    for number in range(8):
+        axis, step = 1 + number % 3, -1 if number // 3 == 1 else 1
+        np.testing.assert_array_equal(moved_mask(MASK, 1, number)[inner], np.roll(MASK, step, axis)[inner])
+
+
+def test_the_border_is_repeated_where_the_mask_moved_away():
+    np.testing.assert_array_equal(moved_mask(MASK, 2, 0)[:, :3], np.repeat(MASK[:, :1], 3, axis=1))
+    np.testing.assert_array_equal(moved_mask(MASK[..., 0], 1, 3)[:, :, -1], MASK[:, :, -1, 0])
 
 
 def test_smoothing_keeps_constants_also_at_the_border():

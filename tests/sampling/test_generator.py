@@ -20,7 +20,7 @@ from cardiosynth.data.dataset import read_dataset, write_dataset
 from cardiosynth.diffusion.process import RectifiedFlow, TimeShift, times
 from cardiosynth.diffusion.stages import train_control
 from cardiosynth.diffusion.unet import CT, TemplateUNet
-from cardiosynth.sampling.confidence import ConfidenceSettings
+from cardiosynth.sampling.confidence import ConfidenceSettings, moved_mask
 from cardiosynth.sampling.generator import (
     Generator,
     StructDiffGenerator,
@@ -115,18 +115,25 @@ def test_every_confidence_map_is_another_and_changes_no_image(loaded, run, chang
 
 
 def test_an_ensembles_map_is_the_deviation_over_samples_from_other_noise(run):
-    settings = ConfidenceSettings(kind="ensemble", members=3, mask_shift=1, box=1, percentiles=(0.0, 100.0))
+    settings = ConfidenceSettings(kind="ensemble", members=3, box=1, percentiles=(0.0, 100.0))
     made = load_generator(run, sampler=SAMPLER.model_copy(update={"confidence": settings})).generate(*PAIR, 0)
     plain = load_generator(run, sampler=SAMPLER.model_copy(update={"confidence": None}))
-    images = [made.image]
-    for number, axis in ((1, 1), (2, 2)):
-        moved = np.roll(PAIR[0].mask, 1, axis)
-        moved[(slice(None),) * axis + (0,)] = moved[(slice(None),) * axis + (1,)]
-        seed = named_seed(0, "confidence", number)
-        images.append(plain.generate(PAIR[0].with_(mask=moved), PAIR[1], seed).image)
-    spread = np.std(np.stack(images), axis=0, ddof=1)
+    others = [plain.generate(*PAIR, named_seed(0, "confidence", number)).image for number in (1, 2)]
+    spread = np.std(np.stack([made.image, *others]), axis=0, ddof=1)
     expected = 1 - (spread - spread.min()) / (spread.max() - spread.min())
     np.testing.assert_allclose(made.confidence, expected, atol=0.02)  # the case's own image is not rounded
+
+
+def test_a_moved_mask_is_told_to_the_network_in_its_place(loaded, run, monkeypatch):
+    settings = SAMPLER.confidence.model_copy(update={"mask_shift": 1})
+    made, told = load_generator(run, sampler=SAMPLER.model_copy(update={"confidence": settings})), []
+    embed = made.model.network.embed
+    monkeypatch.setattr(made.model.network, "embed", lambda condition: told.append(condition) or embed(condition))
+    made.generate(*PAIR, 0)
+    expected = [PAIR[0].mask, moved_mask(PAIR[0].mask, 1, 0), moved_mask(PAIR[0].mask, 1, 1)]
+    for condition, mask in zip(told, expected, strict=True):
+        np.testing.assert_array_equal(condition.reference[0].numpy(), mask)
+        assert torch.equal(condition.template_image, told[0].template_image)
 
 
 @pytest.mark.parametrize("solver", ["ddpm_ancestral", "ddim", "euler", "heun", "dpm_solver_pp_2m"])

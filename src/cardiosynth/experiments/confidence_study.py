@@ -44,12 +44,10 @@ MAPS: dict[str, ConfidenceSettings] = {
     "decoded, last half": ConfidenceSettings(interval=1, steps="last_half"),
     "latent": ConfidenceSettings(interval=1, kind="latent"),
     "raw": ConfidenceSettings(interval=1, kind="raw"),
-    "decoded, moved masks": ConfidenceSettings(interval=1, mask_shift=1, box=1),
+    "decoded, moved masks": ConfidenceSettings(interval=1, mask_shift=1),
     "latent, moved masks": ConfidenceSettings(interval=1, kind="latent", mask_shift=1),
     "ensemble of 4": ConfidenceSettings(kind="ensemble", members=4),
-    "short ensemble, moved masks": ConfidenceSettings(
-        kind="ensemble", members=9, member_steps=3, mask_shift=1, box=1
-    ),
+    "short ensemble of 9": ConfidenceSettings(kind="ensemble", members=9, member_steps=3),
 }  # fmt: skip
 """Kinds of maps that can be judged, by name."""
 GRADIENTS = {"gradient": 3, "gradient, one voxel": 1}
@@ -64,7 +62,8 @@ class ConfidencePlan(Settings):
         autoencoder: run whose autoencoder they use, where not their own.
         templates: dataset of test patients: masks, real images and, as other patients of one acquisition, templates.
         judge: a segmenter's run.
-        cases: how many of the patients, the first ones.
+        first: index of the first patient that is judged; what was chosen on others is judged on new ones.
+        cases: how many patients.
         seeds: of sampling, one per repetition.
         maps: of ``MAPS``.
     """
@@ -73,6 +72,7 @@ class ConfidencePlan(Settings):
     autoencoder: str | None = None
     templates: str
     judge: str
+    first: int = pydantic.Field(default=0, ge=0)
     cases: int = pydantic.Field(default=8, ge=2)
     seeds: tuple[int, ...] = (0, 1, 2)
     maps: tuple[str, ...] = tuple(MAPS)
@@ -114,7 +114,8 @@ def _judge_all(out: Path, plan: ConfidencePlan) -> None:
     autoencoder = None if plan.autoencoder is None else Path(plan.autoencoder)
     trained = {run: load_generator(Path(run), autoencoder=autoencoder) for run in plan.runs}
     # All seeds of a case together: a study that is cut short has compared all seeds.
-    todo = list(product(range(min(plan.cases, len(patients))), enumerate(plan.seeds)))
+    chosen = range(len(patients))[plan.first : plan.first + plan.cases]
+    todo = list(product(chosen, enumerate(plan.seeds)))
     with Progress("judge", len(todo)) as progress:
         for index, (number, seed) in todo:
             row = _row(out, seed, patients.case_ids[index])
@@ -138,7 +139,7 @@ def _make(
     choice = TemplateSettings(choice="same_acquisition")
     template = choose_template(target, patients, choice, numpy_generator(seed, "template", target.case_id))
     made, cpu_s = {}, {}
-    for name in (*plan.maps, *([""] if index == 0 else [])):
+    for name in (*plan.maps, *([""] if index == plan.first else [])):
         sampler = trained.sampler.model_copy(update={"confidence": MAPS.get(name)})
         generator = StructDiffGenerator(trained.stages, sampler, trained.device, trained.model)
         started = time.process_time()
@@ -206,6 +207,7 @@ def main(
     templates: Path,
     judge: Path,
     autoencoder: Path | None = None,
+    first: int = 0,
     cases: int = 8,
     maps: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
 ) -> None:
@@ -217,12 +219,13 @@ def main(
         templates: dataset of test patients.
         judge: run of a segmenter that learned from other real cases.
         autoencoder: run whose autoencoder the generators use, where not their own.
+        first: index of the first patient that is judged.
         cases: how many patients.
         maps: kinds of maps to judge; all by default.
     """
     plan = ConfidencePlan(
         runs=tuple(map(str, runs)), autoencoder=None if autoencoder is None else str(autoencoder),
-        templates=str(templates), judge=str(judge), cases=cases, maps=tuple(maps or MAPS),
+        templates=str(templates), judge=str(judge), first=first, cases=cases, maps=tuple(maps or MAPS),
     )  # fmt: skip
     print(run_study(out, plan).read_text())  # noqa: T201
 

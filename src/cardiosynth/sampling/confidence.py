@@ -5,8 +5,8 @@ for any images: the printed map would be blank. The name says variance and r = N
 Bessel's divisor, so we take the standard deviation over the images, sqrt(sum_i (I_i - mean)^2 / r), and
 CM = 1 - its normalized value, because the text wants higher values to mean a more stable generation.
 
-The same dispersion and normalization serve what else can be called unstable: predictions that are told a slightly moved
-mask (``mask_shift``), and samples from other noise (``ensemble``, in ``sampling/ensemble.py``).
+A generation can also be unstable in what it is told: with ``mask_shift`` the change of the predictions when the mask
+moves by a voxel is added. Samples from other noise (``ensemble``) go the same way, see ``sampling/ensemble.py``.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ import numpy as np
 import pydantic
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from cardiosynth.core.config import Settings
@@ -25,6 +25,8 @@ Decode = Callable[[Tensor], np.ndarray]
 """Latent (c, *latent) -> image (1, *grid) in image units."""
 Again = Callable[[Tensor, Tensor, int], Tensor]
 """(x, t, number) -> x0 predicted from the state x at time t for the mask moved in direction ``number``."""
+Facts = dict[str, float | int | str | None]
+"""What made a map, for the case's provenance."""
 
 
 class ConfidenceSettings(Settings):
@@ -39,10 +41,11 @@ class ConfidenceSettings(Settings):
         steps: of the solver, ``all`` or the ``last_half``; not for ``ensemble``.
         members: samples of an ensemble, the case itself among them.
         member_steps: solver steps of every other member, or None for as many as the case's own.
-        mask_shift: voxels by which the mask is moved, forth and back along one axis after the other, for each of the
-            predictions (or members) that are compared: a border drawn in voxels is not known better. Published: 0.
+        mask_shift: voxels by which the mask is moved, forth and back along one axis after the other, to repeat each
+            prediction: a border drawn in voxels is not known better. For ``decoded`` and ``latent``. Published: 0.
+        mask_weight: factor on the mean absolute change that this makes, before it is added.
         box: side in voxels of the cube over which the standard deviation is averaged; 1 for none.
-        percentiles: of the standard deviation over the case; they become confidence 1 and 0.
+        percentiles: of the spread (deviation and change) over the case; they become confidence 1 and 0.
     """
 
     kind: Literal["decoded", "latent", "raw", "ensemble"] = "decoded"
@@ -51,6 +54,7 @@ class ConfidenceSettings(Settings):
     members: int = pydantic.Field(default=4, ge=2)
     member_steps: int | None = pydantic.Field(default=None, ge=1)
     mask_shift: int = pydantic.Field(default=0, ge=0)
+    mask_weight: float = pydantic.Field(default=2.0, gt=0)
     box: int = pydantic.Field(default=3, ge=1)
     percentiles: tuple[float, float] = (1.0, 99.0)
 
@@ -61,7 +65,7 @@ class ConfidenceSettings(Settings):
             raise ValueError(f"percentiles {self.percentiles} must rise within 0 to 100")
         if self.box % 2 == 0:
             raise ValueError(f"box {self.box} must be odd")
-        if self.kind == "raw" and self.mask_shift:
+        if self.kind in ("raw", "ensemble") and self.mask_shift:
             raise ValueError(
                 f"mask_shift {self.mask_shift} is for predictions, and kind 'raw' looks at none; set it to 0"
             )
@@ -78,7 +82,8 @@ class ConfidenceSettings(Settings):
 
     def num_decodes(self, num_steps: int) -> int:
         """Return how many latents are decoded for the map, the case's own image not counted."""
-        return {"latent": 0, "ensemble": self.members - 1}.get(self.kind, len(self.watched(num_steps)))
+        each = 2 if self.mask_shift else 1
+        return {"latent": 0, "ensemble": self.members - 1}.get(self.kind, each * len(self.watched(num_steps)))
 
     def num_embeddings(self, num_steps: int) -> int:
         """Return how many conditions are embedded for the map, the case's own not counted."""
@@ -90,9 +95,9 @@ class ConfidenceSettings(Settings):
             return (self.members - 1) * (self.member_steps or num_steps)
         return self.num_embeddings(num_steps)
 
-    def facts(self) -> dict[str, float | int | str | None]:
+    def facts(self) -> Facts:
         """Return the settings that shaped the map, for the case's provenance."""
-        theirs = {"kind", "box", "mask_shift"}
+        theirs = {"kind", "box", *(("mask_shift", "mask_weight") if self.mask_shift else ())}
         theirs |= {"members", "member_steps"} if self.kind == "ensemble" else {"interval", "steps"}
         return self.model_dump(include=theirs)
 
@@ -115,6 +120,11 @@ class Dispersion:
         deviation *= image - self._mean
         self._squares += deviation
 
+    def mean(self) -> Float[np.ndarray, "c *grid"]:
+        """Return the mean."""
+        assert self._mean is not None, "a mean needs an image"
+        return self._mean
+
     def std(self) -> Float[np.ndarray, "c *grid"]:
         """Return the standard deviation with the printed divisor r, one less than the images."""
         assert self.count >= 2, "a dispersion needs two images"
@@ -135,35 +145,45 @@ class SkipSamplingVariance:
     def __init__(self, settings: ConfidenceSettings, num_steps: int, decode: Decode, again: Again | None = None):
         self._settings, self._watched = settings, settings.watched(num_steps)
         self._decode, self._again = decode, again
-        self.dispersion = Dispersion()
+        self.dispersion, self.changes = Dispersion(), Dispersion()
 
     def __call__(self, step: int, x: Tensor, t: Tensor, denoised: Tensor) -> None:
         """See one solver step of a single case, (1, c, *latent)."""
         assert len(x) == 1, "a confidence map belongs to one case"
         if step not in self._watched:
             return
-        seen = x if self._settings.kind == "raw" else denoised
+        seen = self._seen(x if self._settings.kind == "raw" else denoised)
+        self.dispersion.add(seen)
         if self._settings.mask_shift:
             assert self._again is not None, "moved masks need their predictions"
-            seen = self._again(x, t, self._watched.index(step))
-        self.dispersion.add(seen[0].float().cpu().numpy() if self._settings.kind == "latent" else self._decode(seen[0]))
+            self.changes.add(np.abs(self._seen(self._again(x, t, self._watched.index(step))) - seen))
+
+    def confidence(self, grid: tuple[int, ...]) -> tuple[Float[np.ndarray, "1 *grid"], Facts]:
+        """Return the map on the image's ``grid`` and its facts, see :func:`confidence_map`."""
+        return confidence_map(self.dispersion, self._settings, grid, self.changes)
+
+    def _seen(self, latent: Tensor) -> np.ndarray:
+        return latent[0].float().cpu().numpy() if self._settings.kind == "latent" else self._decode(latent[0])
 
 
 def confidence_map(
-    dispersion: Dispersion, settings: ConfidenceSettings, grid: tuple[int, ...]
-) -> tuple[Float[np.ndarray, "1 *grid"], dict[str, float | int | str | None]]:
+    dispersion: Dispersion, settings: ConfidenceSettings, grid: tuple[int, ...], changes: Dispersion | None = None
+) -> tuple[Float[np.ndarray, "1 *grid"], Facts]:
     """Return the map in [0, 1], float32, and the constants that made it, for the case's provenance.
 
     Args:
         dispersion: over images on ``grid``, or latents, whose channels are averaged and interpolated linearly.
         settings: smoothing and normalization.
         grid: voxels per axis of the image.
+        changes: absolute ones that moved masks made, where they did.
     """
     spread = smoothed(on_grid(dispersion.std(), grid), settings.box)
+    if changes is not None and changes.count:
+        spread = spread + np.float32(settings.mask_weight) * on_grid(changes.mean(), grid)
     confidence, (low, high) = normalized_confidence(spread, settings.percentiles)
     facts = settings.facts() | {
         "images": dispersion.count, "divisor": dispersion.count - 1,
-        "std_at_confidence_1": low, "std_at_confidence_0": high,
+        "spread_at_confidence_1": low, "spread_at_confidence_0": high,
     }  # fmt: skip
     return confidence, facts
 
@@ -194,3 +214,15 @@ def normalized_confidence(
     if high <= low:
         return np.ones_like(spread), (low, high)
     return (1 - np.clip((spread - low) / (high - low), 0, 1)).astype(np.float32), (low, high)
+
+
+def moved_mask(mask: UInt8[np.ndarray, "1 *grid"], shift: int, number: int) -> UInt8[np.ndarray, "1 *grid"]:
+    """Return ``mask`` moved by ``shift`` voxels in direction ``number``; what leaves the grid at one border is lost.
+
+    Directions: forth along one axis after the other, then back along each, then forth again. The border's voxels are
+    repeated where the mask moved away from it.
+    """
+    dims = mask.ndim - 1
+    axis, back = 1 + number % dims, number // dims % 2
+    source = np.arange(mask.shape[axis]) + (shift if back else -shift)
+    return np.take(mask, source.clip(0, mask.shape[axis] - 1), axis=axis)

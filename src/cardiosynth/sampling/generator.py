@@ -22,8 +22,8 @@ from cardiosynth.diffusion.control import Condition, ConditionSettings, palette
 from cardiosynth.diffusion.denoiser import Denoiser, NetworkDenoiser
 from cardiosynth.diffusion.stages import ControlStage, DiffusionStage, train_control, train_diffusion
 from cardiosynth.diffusion.unet import Acquisition, chest_ct
-from cardiosynth.sampling.confidence import Again, SkipSamplingVariance, confidence_map
-from cardiosynth.sampling.ensemble import ensemble_dispersion, moved_mask
+from cardiosynth.sampling.confidence import Again, SkipSamplingVariance, confidence_map, moved_mask
+from cardiosynth.sampling.ensemble import ensemble_dispersion
 from cardiosynth.sampling.guidance import GuidedDenoiser, Variants, embedded_variants
 from cardiosynth.sampling.model import StructDiffModel, load_model
 from cardiosynth.sampling.sampler import SamplerSettings, draw_latent
@@ -233,11 +233,11 @@ class StructDiffGenerator:
         if settings is None:
             return None, None
         if ssv is not None:
-            return confidence_map(ssv.dispersion, settings, image.shape[1:])
+            return ssv.confidence(image.shape[1:])
         changes = {"confidence": None, "steps": settings.member_steps or self.sampler.steps}
         plain = StructDiffGenerator(self.stages, self.sampler.model_copy(update=changes), self.device, self._model)
         seeds = [named_seed(seed, "confidence", number) for number in range(1, settings.members)]
-        others = ensemble_dispersion(plain.generate, mask, template, seeds, mask_shift=settings.mask_shift)
+        others = ensemble_dispersion(plain.generate, mask, template, seeds)
         others.add(image)
         return confidence_map(others, settings, image.shape[1:])
 
