@@ -197,3 +197,16 @@ def test_small_blocks_give_what_one_block_gives(monkeypatch: pytest.MonkeyPatch,
         np.testing.assert_allclose(resample(image, source, target, None, order), one, atol=1e-5)
     assert set(np.unique(whole[1])) == {0, 3, 5}
     assert np.array_equal(resample_mask(mask, source, target), whole[1])
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.6, 1.4, 2.0), (0.7, 0.6, 0.9), (-1.3, 0.8, 3.1)])
+def test_straight_grids_axis_by_axis_give_what_scipy_gives_in_one_step(spacing_mm):
+    values = np.random.default_rng(0).normal(0, 300, (1, 17, 14, 11)).astype(np.float32)
+    source = Grid(values.shape[1:], affine_of(np.diag([1.0, 1.1, 1.4])))
+    target = centered_grid(source.center_mm + 1.3, (21, 18, 9), tuple(np.abs(spacing_mm)), np.diag(np.sign(spacing_mm)))
+    step = np.array(spacing_mm) / source.spacing_mm
+    offset = (np.linalg.inv(source.affine) @ target.affine)[:3, 3]
+    sigma = np.maximum(np.abs(step) - 1, 0) / 2
+    smooth = ndimage.gaussian_filter(values[0], sigma, mode="nearest", truncate=4.0)
+    wanted = ndimage.affine_transform(smooth, np.diag(step), offset, target.shape, order=1, mode="nearest")
+    np.testing.assert_allclose(resample(values, source, target, fill=None)[0], wanted, atol=1e-3)

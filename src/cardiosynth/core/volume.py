@@ -252,6 +252,22 @@ def _boxes(shape: tuple[int, ...], side: int) -> list[Box]:
     return list(product(*cuts))
 
 
+def _linear_weights(place: np.ndarray, length: int, sigma: float) -> np.ndarray:
+    """Return the matrix (places, length) that smooths an axis by ``sigma`` voxels and interpolates it at ``place``.
+
+    Beyond the ends the outermost value goes on.
+    """
+    place = np.clip(place, 0, length - 1)
+    low = np.minimum(np.floor(place).astype(int), max(length - 2, 0))
+    weights = np.zeros((len(place), length))
+    rows = np.arange(len(place))
+    weights[rows, low] = 1 - (place - low)
+    weights[rows, np.minimum(low + 1, length - 1)] += place - low
+    if sigma > 0:
+        weights = weights @ ndimage.gaussian_filter1d(np.eye(length), sigma, axis=0, mode="nearest", truncate=4.0)
+    return weights.astype(np.float32)
+
+
 class _IndexMap:
     """How voxel indices of ``target`` map to those of ``source``."""
 
@@ -264,6 +280,8 @@ class _IndexMap:
         self.copies = bool(drift.max() < 1e-2)
         if self.copies:
             self.matrix, self.offset = np.eye(n), np.rint(self.offset)
+        turned = np.abs(self.matrix - np.diag(np.diag(self.matrix))) @ np.array(target.shape)
+        self.straight = bool(turned.max() < 1e-6)
         step = np.linalg.norm(self.matrix, axis=1)
         self.sigma = np.maximum(step - 1, 0) / 2 if (step > 1.01).any() else np.zeros(n)
 
@@ -289,6 +307,8 @@ class _IndexMap:
             order: of the spline.
         """
         start = np.array([b.start for b in self.reach(box, order)])
+        if order == 1 and self.straight and not self.copies:
+            return self._sample_straight(part, box, start)
         part = part.astype(np.float32)
         if self.sigma.any():
             part = ndimage.gaussian_filter(part, self.sigma, mode="nearest", truncate=4.0)
@@ -300,6 +320,15 @@ class _IndexMap:
             order=0 if self.copies else order,
             mode="nearest",
         )
+
+    def _sample_straight(self, part: np.ndarray, box: Box, start: np.ndarray) -> np.ndarray:
+        """Sample linearly along one axis after the other, each a product with a matrix: several times as fast."""
+        values = part.astype(np.float32)
+        for axis, along in enumerate(box):
+            place = self.matrix[axis, axis] * np.arange(along.start, along.stop) + self.offset[axis] - start[axis]
+            weights = _linear_weights(place, part.shape[axis], self.sigma[axis])
+            values = np.moveaxis(np.tensordot(weights, values, (1, axis)), 0, axis)
+        return np.ascontiguousarray(values)
 
     def shares(self, mask: np.ndarray, box: Box) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the labels that reach into a block of the target, ascending, and their share of each voxel."""
