@@ -43,13 +43,13 @@ def test_every_template_has_its_column(cases: list[Case]):
 def test_an_image_that_is_right_has_a_black_error_and_a_bright_confidence(cases: list[Case]):
     case = cases[0]
     picture = draw_error_and_confidence(case, Repainting().generate(case, case, 0))
-    columns = [picture[60:280, 272 * i + 20 : 272 * i + 240] for i in range(4)]
+    columns = [picture[60:250, 244 * i + 20 : 244 * i + 230] for i in range(4)]
     np.testing.assert_array_equal(columns[0][:150], columns[1][:150])  # above the marks, which differ
     none = heat_colors(np.zeros((1, 1)))[0, 0]
     assert (columns[2] == none).all(-1).mean() > 0.95
     assert (columns[3][..., 0] > 200).mean() > 0.95
     wrong = draw_error_and_confidence(case, Repainting().generate(case, cases[1], 0))
-    assert (wrong[60:280, 272 * 2 + 20 : 272 * 2 + 240] == none).all(-1).mean() < 0.5
+    assert (wrong[60:250, 244 * 2 + 20 : 244 * 2 + 230] == none).all(-1).mean() < 0.5
 
 
 @pytest.mark.slow

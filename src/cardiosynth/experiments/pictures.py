@@ -55,7 +55,7 @@ def draw_offspring(source: Case, count: int, seed: int) -> Picture:
     cells = [_mask_cell(source, source, "source")]
     cells += [_mask_cell(case, source, f"offspring {i}") for i, case in enumerate(offspring, start=1)]
     sheet = stacked([beside(cells[i : i + 3], gap=8) for i in range(0, len(cells), 3)], gap=8)
-    title = f"A mask and {count} made from it: four chambers, and the coronary arteries from the front"
+    title = "A mask and its offspring: four chambers, and the coronary arteries from the front"
     colors = label_legend(source.labels, source.labels.target_codes)
     return stacked([titled(sheet, title), legend(colors, sheet.shape[1])])
 
@@ -89,12 +89,12 @@ def draw_templates(generator: Generator, reference: Case, templates: Sequence[Ca
         above.append(captioned(pictures[0], [f"template {number}: {_protocol(template)}", _means(template, template)]))
         below.append(captioned(pictures[1], [f"synthetic, template {number}", _means(made, reference)]))
     sheet = stacked([beside(above), beside(below)], gap=8)
-    return titled(sheet, f"One mask under {len(templates)} templates (level 200 HU, width 800 HU)")
+    return titled(sheet, "One mask, several templates (level 200 HU, width 800 HU)")
 
 
 def draw_error_and_confidence(real: Case, synthetic: Case) -> Picture:
     """Draw a real image, the synthetic one of its mask, their difference and the confidence map in three planes."""
-    size, point = 268, focus(real)
+    size, point = 240, focus(real)
     error_hu = np.abs(synthetic.required_image().astype(np.float32) - real.required_image())
     window = Window(low=0.0, high=LARGEST_ERROR_HU)
     drawn: dict[str, Callable[[Plane], Picture]] = {
