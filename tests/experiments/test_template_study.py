@@ -138,10 +138,13 @@ def test_slopes_gains_and_goals_are_those_that_were_put_in():
     assert gain_over_mask(rows, ("painted", "same"), hu_error) == pytest.approx((50, 50, 50))
     assert gain_over_mask(rows, ("mask", "none"), hu_error) is None
     text = goals(rows)
-    assert "50.0 [50.0, 50.0] (met; by seed 50.0 [50.0, 50.0]; 50.0 [50.0, 50.0])" in text
+    assert "HU error less than mask only by 50.0 [50.0, 50.0] (met; by seed 50.0 [50.0, 50.0]; 50.0" in text
     assert "0.80 [0.80, 0.80] (met)" in text
-    missed = goals(rows_of(follows=0.5, off_hu={"mask": 10.0, "painted": 10.0}))
-    assert missed.count("(missed") == 2
+    assert "others less than mask only by 0.00 [0.00, 0.00] (met;" in text
+    missed = rows_of(follows=0.5, off_hu={"mask": 10.0, "painted": 10.0})
+    for row in missed["painted", 0] + missed["painted", 1]:
+        row["copies"]["nearer_than_others"] = 1.0
+    assert goals(missed).count("(missed") == 3
 
 
 def test_tables_pair_the_seeds_that_both_kinds_have():
