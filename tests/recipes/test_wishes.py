@@ -21,6 +21,11 @@ def test_a_recipe_gives_grid_and_window_and_options_change_them():
     assert (kept.spacing_mm, kept.window) == (None, None), "the scan's own voxel size is kept"
 
 
+def test_the_whole_field_of_view_has_no_shape_of_its_own():
+    assert plan_preparation(Wishes(whole=True)).shape is None
+    assert plan_preparation(Wishes(TINY.name, whole=True)).spacing_mm == TINY.grid.spacing_mm
+
+
 def test_slices_are_square_and_of_one_scale():
     plain = plan_preparation(Wishes(TINY.name, slices="short-axis"))
     assert plain.slices is not None
@@ -54,6 +59,8 @@ def test_labels_are_read_as_they_are_named(tmp_path: Path):
         (Wishes(slices="axial", spacing_mm=(1.5,), scale="width"), "give one"),
         (Wishes(slices="coronal"), "plane"),
         (Wishes(slices="axial", size=4), "size"),
+        (Wishes(slices="axial", whole=True), "--size"),
+        (Wishes(shape=(64, 64, 64), whole=True), "give one"),
     ],
 )
 def test_what_cannot_be_prepared_for_is_refused(wishes: Wishes, part: str):

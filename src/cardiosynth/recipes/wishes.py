@@ -32,6 +32,7 @@ class Wishes:
         slices: ``axial`` or ``short-axis``.
         size: pixels per side of slices.
         scale: of slices: ``auto``, ``mm`` or ``width``.
+        whole: keep the whole field of view, whatever its shape.
     """
 
     recipe: str | None = None
@@ -44,6 +45,7 @@ class Wishes:
     slices: str | None = None
     size: int | None = None
     scale: str | None = None
+    whole: bool = False
 
 
 def plan_preparation(wishes: Wishes) -> PrepareSettings:
@@ -69,15 +71,29 @@ def _volumes(wishes: Wishes, recipe: FcasRecipe | None) -> dict[str, Any]:
     grid = None if recipe is None else recipe.grid
     if wishes.size is not None or wishes.scale is not None:
         raise InputError("--size and --scale are those of slices; give --slices axial or short-axis, or --shape X Y Z.")
+    if wishes.whole:
+        return _whole(wishes, recipe)
     if grid is None and wishes.shape is None:
-        raise InputError("say which grid to prepare for: --recipe fcas/demo, or --shape X Y Z and --spacing-mm.")
+        raise InputError(
+            "say which grid to prepare for: --recipe fcas/demo, --shape X Y Z and --spacing-mm, or --whole to keep "
+            "the whole field of view."
+        )
     shape = tuple(wishes.shape or (grid.shape if grid else ()))
     if len(shape) not in (2, 3) or min(shape) < SMALLEST:
         raise InputError(f"--shape {_listed(shape)}: give two or three numbers of voxels, each at least {SMALLEST}.")
     return {"shape": shape, "spacing_mm": _spacing(wishes.spacing_mm or (grid.spacing_mm if grid else ()), len(shape))}
 
 
+def _whole(wishes: Wishes, recipe: FcasRecipe | None) -> dict[str, Any]:
+    if wishes.shape is not None:
+        raise InputError(f"--whole keeps every voxel and --shape {_listed(wishes.shape)} does not; give one of them.")
+    grid = None if recipe is None else recipe.grid
+    return {"shape": None, "spacing_mm": _spacing(wishes.spacing_mm or (grid.spacing_mm if grid else ()), 3)}
+
+
 def _slices(wishes: Wishes) -> dict[str, Any]:
+    if wishes.whole:
+        raise InputError("--whole is for volumes; give slices a --size.")
     if wishes.shape is not None:
         raise InputError(f"--shape {_listed(wishes.shape)}: slices are square; give --size {wishes.shape[0]}.")
     spacing, scale = _spacing(wishes.spacing_mm or (), 2), wishes.scale or "auto"
