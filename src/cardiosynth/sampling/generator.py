@@ -266,7 +266,8 @@ class StructDiffGenerator:
         if unknown:
             raise InputError(
                 f"case {mask.case_id}: the model never learned to draw {', '.join(unknown)}; remove it from the mask, "
-                f"make it a surrounding, or give it the model's name ({', '.join(sorted(targets))})."
+                "make it a surrounding, or give it the model's name with cardiosynth prepare --map "
+                f"({', '.join(sorted(targets))})."
             )
         return adapted
 
