@@ -7,6 +7,7 @@ tell stands in lines of JSON behind `SIGN`: ``{"begun": name}``, then ``{"done":
 A checkpoint of nnU-Net is a pickle, which can run any code: predict with models of people you trust only.
 """
 
+import importlib.util
 import json
 import os
 import sys
@@ -36,7 +37,7 @@ def _tell(**facts: str) -> None:
 def _predictor(asked):
     import torch
 
-    declare_torchvision_operators()
+    _declare_torchvision_operators()
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor  # pyright: ignore[reportMissingImports]
 
     device = asked["device"]
@@ -59,33 +60,15 @@ def _predict(predictor, image: str, mask: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def declare_torchvision_operators() -> None:
-    """Let torchvision be imported where its compiled part does not fit this build of torch.
-
-    nnU-Net looks a trainer up by importing all of them, and one imports timm and so torchvision, whose wheels hold
-    CUDA code that a CPU build of torch cannot load (pytorch/vision 9085). Nobody here uses torchvision's operators,
-    and for the import it is enough that they are declared. An installation that works is left alone.
-    """
-    import torch
-
-    try:
-        import torchvision
-    except ImportError:
-        return
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        KEPT.append(library)
-        import torchvision  # noqa: F401
-
-
-KEPT: list = []
-"""A library's declarations end with the object."""
+def _declare_torchvision_operators() -> None:
+    # nnU-Net looks a trainer up by importing all of them, and one imports torchvision.
+    file = Path(__file__).resolve().parents[2] / "core" / "torchvision_operators.py"
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None, file
+    assert spec.loader is not None, file
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.declare_torchvision_operators()
 
 
 if __name__ == "__main__":
