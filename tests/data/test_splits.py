@@ -1,7 +1,7 @@
 import pytest
 
 from cardiosynth.core.errors import InputError
-from cardiosynth.data.splits import hold_out, patient_of, read_split, split
+from cardiosynth.data.splits import fold_of, hold_out, patient_of, read_split, split
 
 PATIENTS = [f"patient{p:03d}" for p in range(20)]
 
@@ -80,3 +80,20 @@ def test_holding_out_leaves_two_for_training():
     assert len(hold_out(["a", "b", "c"], 1)) == 1
     with pytest.raises(InputError, match="hold out fewer"):
         hold_out(["a", "b", "c"], 2)
+
+
+def test_folds_are_even_and_keep_patients_together():
+    case_ids = [f"{patient}_frame{frame}" for patient in PATIENTS[:11] for frame in (1, 2)]
+    folds = fold_of(case_ids, 3)
+    sizes = [sum(folds[f"{patient}_frame1"] == fold for patient in PATIENTS[:11]) for fold in range(3)]
+    assert sorted(sizes) == [3, 4, 4]
+    assert all(folds[f"{patient}_frame1"] == folds[f"{patient}_frame2"] for patient in PATIENTS[:11])
+    assert fold_of(case_ids[::-1], 3) == folds
+    assert fold_of(case_ids, 3, seed=1) != folds
+    assert set(fold_of(case_ids, 11).values()) == set(range(11))
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_folds_without_patients_are_refused(count):
+    with pytest.raises(InputError, match="5 patients cannot be shared out"):
+        fold_of(PATIENTS[:5], count)

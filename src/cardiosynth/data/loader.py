@@ -90,6 +90,13 @@ class CaseCache:
         """
         return torch.from_numpy(np.ascontiguousarray(self.cases[index].required_mask()[(slice(None), *where)]))
 
+    def confidence(self, index: int, where: Where = ()) -> Float[Tensor, "1 *grid"]:
+        """Return the confidence map, or a part of it, in [0, 1]; 1 where the case has none."""
+        confidence, place = self._confidence[index], (slice(None), *where)
+        if confidence is None:
+            return torch.ones(self.cases[index].required_image()[place].shape)
+        return torch.from_numpy(np.ascontiguousarray(confidence[place])).float() / 255
+
     def start(
         self, index: int, shape: Sequence[int], rng: torch.Generator, codes: Sequence[int] = ()
     ) -> tuple[int, ...]:
@@ -113,7 +120,10 @@ class CaseCache:
 
     def crop(self, index: int, shape: Sequence[int], rng: torch.Generator, codes: Sequence[int] = ()) -> Crop:
         """Draw a block of a case; see `start`. A block larger than the case is padded."""
-        start = self.start(index, shape, rng, codes)
+        return self.take(index, self.start(index, shape, rng, codes), shape)
+
+    def take(self, index: int, start: Sequence[int], shape: Sequence[int]) -> Crop:
+        """Return the block of a case that begins at voxel ``start``, which may lie beyond the case."""
         case = self.cases[index]
         image = block(case.required_image(), start, shape)
         inside = block(np.ones_like(case.required_image(), np.uint8), start, shape)
@@ -124,7 +134,7 @@ class CaseCache:
             image=self._image(index, image) * torch.from_numpy(inside),
             mask=mask,
             confidence=torch.from_numpy(certain).float() / 255,
-            start=start,
+            start=tuple(start),
         )
 
     def _image(self, index: int, image: np.ndarray) -> Float[Tensor, "1 *grid"]:

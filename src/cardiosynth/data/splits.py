@@ -111,6 +111,25 @@ def split(patients: Iterable[str], shares: Mapping[str, Share], seed: int = 0) -
     return parts
 
 
+def fold_of(case_ids: Iterable[str], count: int, seed: int = 0) -> dict[str, int]:
+    """Return the fold, 0 .. ``count`` - 1, of every case; the cases of a patient are in one fold.
+
+    Args:
+        case_ids: names of the cases.
+        count: how many folds; they have as many patients as each other, or one more.
+        seed: of the hash of the patients' names.
+
+    Raises:
+        InputError: fewer than two folds, or fewer patients than folds.
+    """
+    case_ids = tuple(case_ids)
+    patients = {patient_of(case_id) for case_id in case_ids}
+    if not 2 <= count <= len(patients):
+        raise InputError(f"{len(patients)} patients cannot be shared out to {count} folds; take 2 to {len(patients)}.")
+    folds = split(patients, {str(fold): 1 / count for fold in range(count)}, seed)
+    return {case_id: int(folds[patient_of(case_id)]) for case_id in case_ids}
+
+
 def _stops(shares: Mapping[str, Share], count: int) -> dict[str, int]:
     """Return the number of patients in each part and those before it."""
     numbers = [share for share in shares.values() if not isinstance(share, str)]
