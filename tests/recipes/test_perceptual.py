@@ -44,3 +44,12 @@ def test_a_segmenter_that_does_not_suit_is_refused(judged: tuple[Path, Path]):
     odd = odd.model_copy(update={"autoencoder": odd.autoencoder.model_copy(update={"crop": (17, 18, 18)})})
     with pytest.raises(InputError, match="multiples of 2"):
         segmenter_distance(judged[1], odd, "cpu")
+
+
+def test_only_a_u_net_compares_images(judged: tuple[Path, Path], tmp_path: Path):
+    settings = ["kind=segresnet", "segresnet.features=8", "segresnet.blocks_down=[1, 1]", "segresnet.blocks_up=[1]"]
+    overrides = [f"segmenter.network.{setting}" for setting in settings]
+    other = with_overrides(TINY, [*overrides, "segmenter.training.steps=1", "segmenter.training.warmup_steps=0"])
+    train_stage("segmenter", judged[0], tmp_path, other, Earlier(), "cpu")
+    with pytest.raises(InputError, match="is a segresnet and only a unet's levels"):
+        segmenter_distance(tmp_path, TINY, "cpu")

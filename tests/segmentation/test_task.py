@@ -4,13 +4,15 @@ import pytest
 import torch
 
 from cardiosynth.core.errors import InputError
+from cardiosynth.core.intensity import IntensityScale, Window
 from cardiosynth.core.labels import label_table
 from cardiosynth.core.random import generator
 from cardiosynth.core.store import load_tensors, read_json, read_rows
 from cardiosynth.data.loader import CaseCache
 from cardiosynth.segmentation.augmentation import Augmentation
 from cardiosynth.segmentation.losses import ConfidenceWeights, cal_loss
-from cardiosynth.segmentation.networks import build_segmenter, target_classes
+from cardiosynth.segmentation.networks import SegmenterSettings, build_segmenter, target_classes
+from cardiosynth.segmentation.spatial import SpatialChange
 from cardiosynth.segmentation.task import SegmentationTask, train_segmenter, weighted
 
 from .cases import LABELS, SCALE, case, stage
@@ -134,6 +136,92 @@ def test_the_loss_falls(tmp_path):
     final = train_segmenter([case(i) for i in range(3)], tmp_path, stage(), SCALE)
     losses = [row["segmenter/total"] for row in read_rows(final.parent / "metrics.jsonl")]
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+
+
+def mixture(shares) -> SegmentationTask:
+    settings = stage(shares=shares)
+    cache = CaseCache([case(i) for i in range(5)], SCALE, needs_masks=True)
+    return SegmentationTask(cache, build_segmenter(settings.network, CLASSES), settings, sizes=(1, 4))
+
+
+def test_datasets_are_drawn_by_their_shares_and_cases_of_one_alike():
+    drawn = mixture((1, 3)).batch([generator(0, i) for i in range(400)])["index"].tolist()
+    assert 70 < drawn.count(0) < 130
+    assert all(50 < drawn.count(index) < 100 for index in range(1, 5))
+
+
+def test_without_shares_every_case_is_drawn_alike_and_as_if_of_one_dataset():
+    rngs = [[generator(0, i) for i in range(20)] for _ in range(2)]
+    mixed, single = mixture(()), task(stage(), *(case(i) for i in range(5)))
+    one, other = mixed.batch(rngs[0]), single.batch(rngs[1])
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_mixed_training_stops_and_goes_on_with_the_same_command(tmp_path):
+    augmentation = Augmentation(gamma=0.1, spatial=SpatialChange(rotation_deg=20, distortion_mm=1))
+    settings = stage(shares=(1, 2), augmentation=augmentation, training=SHORT.training)
+    real, synthetic = [case(0)], [with_confidence(1), with_confidence(2)]
+    straight = train_segmenter(real, tmp_path / "a", settings, SCALE, mixed_with=[synthetic])
+    fewer = settings.model_copy(update={"training": SHORT.training.model_copy(update={"steps": 2})})
+    train_segmenter(real, tmp_path / "b", fewer, SCALE, mixed_with=[synthetic])
+    resumed = train_segmenter(real, tmp_path / "b", settings, SCALE, mixed_with=[synthetic])
+    for name in ("model.safetensors", "training.safetensors", "record.json"):
+        assert (straight / name).read_bytes() == (resumed / name).read_bytes()
+    assert read_json(straight / "record.json")["datasets"] == [1, 2]
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_a_map_of_the_structures_lies_on_them_after_all_changes(axes):
+    """The nearest voxel has at least (1/2)^axes of the weight of a linear interpolation."""
+    cases = [case(i, (16,) * axes) for i in range(2)]
+    cases = [c.with_(confidence=np.isin(c.required_mask(), (3, 7)).astype(np.float32)) for c in cases]
+    spatial = SpatialChange(rotation_deg=30, scaling=0.2, shift_mm=2, distortion_mm=2, distortion_spacing_mm=6)
+    augmentation = Augmentation(flip_axes=(0, 1), gamma=0.2, blur_voxels=1, spatial=spatial)
+    network = SegmenterSettings(spatial_dims=axes, channels=(4, 8), strides=(2,))
+    settings = stage(network=network, crop=(12,) * axes, augmentation=augmentation)
+    batch = task(settings, *cases).batch([generator(0, "map", i) for i in range(8)])
+    inside, least = batch["classes"] > 0, 0.5**axes
+    assert batch["confidence"][inside].min() >= least - 1e-3
+    assert batch["confidence"][~inside].max() <= 1 - least + 1e-3
+    assert 0.1 < inside.float().mean() < 0.9
+    assert batch["confidence"].roll(2, -1)[inside].min() < least / 2, "a map elsewhere would be seen"
+
+
+def test_full_confidence_is_the_bits_of_none_whatever_is_augmented():
+    augmentation = Augmentation(flip_axes=(0,), spatial=SpatialChange(rotation_deg=30, shift_mm=4))
+    settings = stage(augmentation=augmentation)
+    plain, full = (
+        task(settings, *cases) for cases in ([case(0), case(1)], [with_confidence(0, 1.0), with_confidence(1, 1.0)])
+    )
+    one, other = (each.batch([generator(0, i) for i in range(4)]) for each in (plain, full))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert one["confidence"].min() < 1, "some examples reach beyond the case"
+
+
+@pytest.mark.parametrize(
+    ("others", "shares", "message"),
+    [
+        ([[case(2)]], (1.0,), "segmenter.shares has 1 numbers for 2 datasets"),
+        ([], (1.0, 2.0), "segmenter.shares has 2 numbers for 1 datasets"),
+        ([[case(2, labels=label_table({"atrium": 3, "wall": 7, "lung": 40}, ["lung"]))]], (), "code 3 is atrium"),
+        ([[case(2, intensity_unit="mr")]], (), "case box-2 is in 'mr'"),
+    ],
+)
+def test_datasets_that_cannot_be_mixed_are_refused(others, shares, message, tmp_path):
+    settings = stage(shares=shares, training=SHORT.training)
+    with pytest.raises(InputError, match=message):
+        train_segmenter([case(0), case(1)], tmp_path, settings, SCALE, mixed_with=others)
+
+
+def test_weights_of_other_structures_or_another_window_are_refused(tmp_path):
+    once = stage(training=SHORT.training.model_copy(update={"steps": 1}))
+    train_segmenter([case(0), case(1)], tmp_path / "pre", once, SCALE)
+    other = [case(i, labels=OTHER_TABLE) for i in range(2)]
+    with pytest.raises(InputError, match="pre/segmenter: code 3 is chamber and atrium in the cases"):
+        train_segmenter(other, tmp_path / "tuned", once, SCALE, init=tmp_path / "pre")
+    narrow = IntensityScale(window=Window(low=-500, high=800))
+    with pytest.raises(InputError, match="was trained on intensities as hu -1000 to 2000, not hu -500 to 800"):
+        train_segmenter([case(0), case(1)], tmp_path / "tuned", once, narrow, init=tmp_path / "pre")
 
 
 OTHER_TABLE = label_table({"atrium": 3, "wall": 7, "lung": 40}, ["lung"])

@@ -66,6 +66,10 @@ def segmenter_distance(run: Path, recipe: FcasRecipe, device: str) -> Perceptual
         raise InputError(
             f"the segmenter of {run} was trained with another intensity window; train one with this recipe."
         )
+    if network.kind != "unet":
+        raise InputError(
+            f"the segmenter of {run} is a {network.kind} and only a unet's levels are compared; train one."
+        )
     if len(crop) != network.spatial_dims or any(n % network.multiple for n in crop):
         raise InputError(
             f"the segmenter of {run} takes {network.spatial_dims} axes with multiples of {network.multiple} voxels and "

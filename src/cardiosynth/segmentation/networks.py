@@ -1,47 +1,131 @@
-"""The segmentation network (MONAI's U-Net with residual units), and which class stands for which structure."""
+"""The segmentation networks, each by its name, and which class stands for which structure."""
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import pydantic
 import torch
 from jaxtyping import UInt8
+from monai.networks.nets.segresnet import SegResNet
+from monai.networks.nets.swin_unetr import SwinUNETR
 from monai.networks.nets.unet import UNet
 from torch import nn
 
 from cardiosynth.core.config import Settings
 from cardiosynth.core.labels import LabelTable
 from cardiosynth.core.random import named_weights
+from cardiosynth.segmentation.swin_unet import SwinUNet, SwinUNetSettings
+
+GROUPS = 8
+"""Groups of SegResNet's normalization."""
+SWIN_UNETR_MULTIPLE = 32
+"""Patches of two voxels, merged four times."""
+
+
+class SegResNetSettings(Settings):
+    """Size of a SegResNet (Myronenko 2018). The defaults are MONAI's, with twice the features.
+
+    Attributes:
+        features: at the finest level, a multiple of 8; doubled from level to level.
+        blocks_down: residual blocks per level on the way down.
+        blocks_up: residual blocks per level on the way up, one level fewer.
+    """
+
+    features: int = pydantic.Field(default=16, ge=GROUPS, multiple_of=GROUPS)
+    blocks_down: tuple[pydantic.PositiveInt, ...] = (1, 2, 2, 4)
+    blocks_up: tuple[pydantic.PositiveInt, ...] = (1, 1, 1)
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> "SegResNetSettings":
+        if len(self.blocks_up) != len(self.blocks_down) - 1 or not self.blocks_up:
+            raise ValueError(
+                f"{len(self.blocks_down)} blocks_down need {len(self.blocks_down) - 1} blocks_up, at least 1"
+            )
+        return self
+
+
+class SwinUNETRSettings(Settings):
+    """Size of a SwinUNETR (Hatamizadeh et al. 2022), a Swin encoder with a convolutional decoder. Defaults are MONAI's.
+
+    Attributes:
+        features: at the finest level, a multiple of 12. Published: 48.
+        depths: attention blocks of each of the four levels.
+        heads: attention heads of each.
+        window: patches along a side of an attention window.
+        drop_path: share of blocks that are left out in training, at the deepest block.
+    """
+
+    features: int = pydantic.Field(default=24, ge=12, multiple_of=12)
+    depths: tuple[pydantic.PositiveInt, pydantic.PositiveInt, pydantic.PositiveInt, pydantic.PositiveInt] = (2, 2, 2, 2)
+    heads: tuple[pydantic.PositiveInt, pydantic.PositiveInt, pydantic.PositiveInt, pydantic.PositiveInt] = (
+        3,
+        6,
+        12,
+        24,
+    )
+    window: int = pydantic.Field(default=7, ge=2)
+    drop_path: float = pydantic.Field(default=0.0, ge=0, lt=1)
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> "SwinUNETRSettings":
+        for level, heads in enumerate(self.heads):
+            if self.features * 2**level % heads:
+                raise ValueError(f"{self.features * 2**level} features cannot be shared by {heads} heads")
+        return self
 
 
 class SegmenterSettings(Settings):
-    """Size of the U-Net.
+    """Which network, and its size.
 
     Attributes:
+        kind: ``unet`` (MONAI's, with residual units), ``swin_unet`` (slices only), ``segresnet`` or ``swin_unetr``.
         spatial_dims: 3 for volumes, 2 for slices.
-        channels: features per level, finest first.
-        strides: downsampling from each level to the next.
-        num_res_units: convolutions per residual unit; 0 makes plain convolutions.
-        dropout: share of features dropped in training.
+        channels: features per level of the U-Net, finest first.
+        strides: of the U-Net, downsampling from each level to the next.
+        num_res_units: convolutions per residual unit of the U-Net; 0 makes plain convolutions.
+        dropout: share of features dropped in training, in every kind.
+        swin_unet: size of that kind.
+        segresnet: size of that kind.
+        swin_unetr: size of that kind.
     """
 
+    kind: Literal["unet", "swin_unet", "segresnet", "swin_unetr"] = "unet"
     spatial_dims: Literal[2, 3] = 3
     channels: tuple[int, ...] = (16, 32, 64, 96)
     strides: tuple[int, ...] = (2, 2, 2)
     num_res_units: int = pydantic.Field(default=1, ge=0)
     dropout: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    swin_unet: SwinUNetSettings = SwinUNetSettings()
+    segresnet: SegResNetSettings = SegResNetSettings()
+    swin_unetr: SwinUNETRSettings = SwinUNETRSettings()
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> "SegmenterSettings":
         if len(self.channels) < 2 or len(self.strides) != len(self.channels) - 1:
             raise ValueError(f"{len(self.channels)} channels need {len(self.channels) - 1} strides, and at least one")
+        if self.kind == "swin_unet" and self.spatial_dims != 2:
+            raise ValueError("kind swin_unet segments slices; set spatial_dims to 2, or kind to swin_unetr for volumes")
         return self
 
     @property
     def multiple(self) -> int:
         """Voxels per axis that the network takes are multiples of this."""
-        return math.prod(self.strides)
+        match self.kind:
+            case "unet":
+                return math.prod(self.strides)
+            case "swin_unet":
+                return self.swin_unet.multiple
+            case "segresnet":
+                return 2 ** len(self.segresnet.blocks_up)
+            case "swin_unetr":
+                return SWIN_UNETR_MULTIPLE
+
+    @property
+    def normalizes_instances(self) -> bool:
+        """Whether each channel is normalized over the voxels of an example alone, of which it then needs two."""
+        return self.kind in ("unet", "swin_unetr")
 
 
 class Classes(Settings):
@@ -73,22 +157,63 @@ def target_classes(labels: LabelTable) -> Classes:
 
 
 def build_segmenter(settings: SegmenterSettings, classes: Classes, seed: int = 0) -> nn.Module:
-    """Return a U-Net (b 1 *grid) -> (b classes *grid) of logits, instance-normalized, its weights drawn from ``seed``.
+    """Return a network (b 1 *grid) -> (b classes *grid) of logits, its weights drawn from ``seed``.
 
     Every axis of its input must be a multiple of ``settings.multiple``.
     """
     with named_weights(seed, "segmenter"):
-        network = UNet(
-            spatial_dims=settings.spatial_dims,
-            in_channels=1,
-            out_channels=len(classes),
-            channels=settings.channels,
-            strides=settings.strides,
-            num_res_units=settings.num_res_units,
-            norm="instance",
-            dropout=settings.dropout,
-        )
+        network = BUILDERS[settings.kind](settings, len(classes))
     return network.to(memory_format=fast_memory_format(settings.spatial_dims))  # pyright: ignore[reportCallIssue]
+
+
+def _unet(settings: SegmenterSettings, num_classes: int) -> nn.Module:
+    return UNet(
+        spatial_dims=settings.spatial_dims,
+        in_channels=1,
+        out_channels=num_classes,
+        channels=settings.channels,
+        strides=settings.strides,
+        num_res_units=settings.num_res_units,
+        norm="instance",
+        dropout=settings.dropout,
+    )
+
+
+def _swin_unet(settings: SegmenterSettings, num_classes: int) -> nn.Module:
+    return SwinUNet(num_classes, settings.swin_unet, settings.dropout)
+
+
+def _segresnet(settings: SegmenterSettings, num_classes: int) -> nn.Module:
+    size = settings.segresnet
+    return SegResNet(
+        spatial_dims=settings.spatial_dims,
+        init_filters=size.features,
+        out_channels=num_classes,
+        dropout_prob=settings.dropout or None,
+        num_groups=GROUPS,
+        blocks_down=size.blocks_down,
+        blocks_up=size.blocks_up,
+    )
+
+
+def _swin_unetr(settings: SegmenterSettings, num_classes: int) -> nn.Module:
+    size = settings.swin_unetr
+    return SwinUNETR(
+        in_channels=1,
+        out_channels=num_classes,
+        depths=size.depths,
+        num_heads=size.heads,
+        window_size=size.window,
+        feature_size=size.features,
+        drop_rate=settings.dropout,
+        dropout_path_rate=size.drop_path,
+        spatial_dims=settings.spatial_dims,
+    )
+
+
+BUILDERS: dict[str, Callable[[SegmenterSettings, int], nn.Module]] = {
+    "unet": _unet, "swin_unet": _swin_unet, "segresnet": _segresnet, "swin_unetr": _swin_unetr,
+}  # fmt: skip
 
 
 def fast_memory_format(spatial_dims: int) -> torch.memory_format:

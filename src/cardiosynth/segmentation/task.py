@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from cardiosynth import __version__
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings
-from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale
-from cardiosynth.core.labels import LabelTable
 from cardiosynth.core.random import draw_int
-from cardiosynth.data.loader import CaseCache
+from cardiosynth.data.loader import CaseCache, Crop
 from cardiosynth.data.preparation import recorded_preparation
 from cardiosynth.segmentation.augmentation import Augmentation
+from cardiosynth.segmentation.checks import check_axes, check_datasets, check_start, check_structures
 from cardiosynth.segmentation.losses import ConfidenceWeights, cal_parts
 from cardiosynth.segmentation.networks import SegmenterSettings, build_segmenter, fast_memory_format, target_classes
+from cardiosynth.segmentation.spatial import moved_crop
 from cardiosynth.training.loop import Batch, Player, TrainingSettings, fit
 from cardiosynth.training.state import load_weights
 
@@ -30,12 +30,14 @@ class SegmentationStage(Settings):
     """Everything that decides how a segmenter is trained.
 
     Attributes:
-        network: its size.
+        network: which one, and its size.
         crop: voxels per axis of an example, and of the window it predicts with.
         foreground: share of examples that are centered on a structure, each structure alike, so that thin ones are
             met as often as large ones.
         augmentation: random changes of an example.
         confidence: how confidence maps weigh the loss (CAL); None trains on synthetic voxels as on real ones.
+        shares: where datasets are mixed, how often each is drawn in proportion to the others, as real:synthetic 1:4;
+            none draws every case equally often, whichever dataset it is of.
         training: the loop's settings.
     """
 
@@ -44,13 +46,21 @@ class SegmentationStage(Settings):
     foreground: float = pydantic.Field(default=0.6, ge=0, le=1)
     augmentation: Augmentation = Augmentation()
     confidence: ConfidenceWeights | None = ConfidenceWeights()
+    shares: tuple[pydantic.PositiveFloat, ...] = ()
     training: TrainingSettings = TrainingSettings()
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> "SegmentationStage":
         dims, multiple = self.network.spatial_dims, self.network.multiple
         if len(self.crop) != dims or any(n < 1 or n % multiple for n in self.crop):
-            raise ValueError(f"crop {self.crop} must be {dims} multiples of {multiple}, the product of the strides")
+            raise ValueError(
+                f"crop {self.crop} must be {dims} multiples of {multiple}, which network.kind {self.network.kind} takes"
+            )
+        if self.network.normalizes_instances and all(n == multiple for n in self.crop):
+            raise ValueError(
+                f"crop {self.crop} leaves network.kind {self.network.kind} a single voxel at its deepest level, which "
+                f"cannot be normalized; make an axis {2 * multiple} or more"
+            )
         if any(not 0 <= axis < dims for axis in self.augmentation.flip_axes):
             raise ValueError(f"flip_axes {self.augmentation.flip_axes} must lie in 0 .. {dims - 1}")
         return self
@@ -60,17 +70,19 @@ class SegmentationTask:
     """A segmenter as the loop trains it.
 
     Args:
-        cache: what it learns from, all with masks and confidence as :func:`weighted` leaves it; each case is drawn
-            equally often.
+        cache: what it learns from, all with masks and confidence as :func:`weighted` leaves it. Each case of a dataset
+            is drawn equally often.
         network: from ``build_segmenter``, for the target classes of the cache's label table.
         stage: how.
+        sizes: how many of the cases each dataset has, in the cache's order; none where there is one.
 
     Raises:
         InputError: cases with another number of axes than the network, or with other target structures.
     """
 
-    def __init__(self, cache: CaseCache, network: nn.Module, stage: SegmentationStage):
-        self.cache, self.module, self.stage = cache, network, stage
+    def __init__(self, cache: CaseCache, network: nn.Module, stage: SegmentationStage, sizes: Sequence[int] = ()):
+        assert sum(sizes) in (0, len(cache)), (sizes, len(cache))
+        self.cache, self.module, self.stage, self._sizes = cache, network, stage, tuple(sizes)
         self.classes = target_classes(cache.labels)
         weights = stage.confidence or ConfidenceWeights()
         self._factors = [weights.factor(cache.mean_confidence(index)) for index in range(len(cache))]
@@ -95,10 +107,10 @@ class SegmentationTask:
         return [self.cache.case_ids[index] for index in batch["index"].tolist()]
 
     def _example(self, rng: torch.Generator) -> dict[str, Tensor]:
-        index, structures = draw_int(len(self.cache), rng), self.classes.codes[1:]
+        index, structures = self._draw_case(rng), self.classes.codes[1:]
         centered = float(torch.rand((), generator=rng)) < self.stage.foreground
         codes = (structures[draw_int(len(structures), rng)],) if centered else ()
-        crop = self.cache.crop(index, self.stage.crop, rng, codes)
+        crop = self._draw_crop(index, codes, rng)
         assert crop.mask is not None, "the cache was asked for masks"
         example = {
             "image": self.stage.augmentation.change(crop.image, rng),
@@ -107,6 +119,22 @@ class SegmentationTask:
         }
         flips = self.stage.augmentation.draw_flips(rng)
         return {"index": torch.tensor(index)} | {name: value.flip(flips) for name, value in example.items()}
+
+    def _draw_case(self, rng: torch.Generator) -> int:
+        """Draw a dataset by its share, if there are shares, and one of its cases."""
+        if not self.stage.shares:
+            return draw_int(len(self.cache), rng)
+        dataset = int(torch.multinomial(torch.tensor(self.stage.shares), 1, generator=rng))
+        return sum(self._sizes[:dataset]) + draw_int(self._sizes[dataset], rng)
+
+    def _draw_crop(self, index: int, codes: Sequence[int], rng: torch.Generator) -> Crop:
+        shape, spatial = self.stage.crop, self.stage.augmentation.spatial
+        start = self.cache.start(index, shape, rng, codes)
+        if spatial.is_none:
+            return self.cache.take(index, start, shape)
+        # Where voxels have no known size, a millimeter is a voxel.
+        spacing_mm = self.cache.cases[index].spacing_mm or (1.0,) * len(shape)
+        return moved_crop(self.cache, index, start, shape, spatial.draw(shape, spacing_mm, rng))
 
     def _loss(self, batch: Batch) -> dict[str, Tensor]:
         image = batch["image"].contiguous(memory_format=fast_memory_format(self.stage.network.spatial_dims))
@@ -120,6 +148,7 @@ def train_segmenter(
     stage: SegmentationStage,
     scale: IntensityScale,
     *,
+    mixed_with: Sequence[Sequence] = (),
     init: Path | None = None,
     device: str = "cpu",
     label: str = "train segmenter",
@@ -132,6 +161,7 @@ def train_segmenter(
         run: the run's folder; the stage is written to ``run/segmenter``.
         stage: how.
         scale: how it sees intensities.
+        mixed_with: further datasets, which ``stage.shares`` mixes with ``cases``.
         init: a segmenter's run or checkpoint, or a safetensors file, to start from (pre-train, then fine-tune).
         device: ``cpu`` or ``cuda``.
         label: what is being trained, for progress and messages.
@@ -141,15 +171,22 @@ def train_segmenter(
         ``intensity``, ``cases``, ``licences`` of the data, ``init``, ``code_version``, and what the loop adds.
 
     Raises:
-        InputError: fewer than two cases, cases that do not suit each other or the settings, weights that do not fit, or
-            a run begun with other settings.
+        InputError: fewer than two cases, cases or datasets that do not suit each other or the settings, weights that do
+            not fit or were trained on other structures or intensities, or a run begun with other settings.
     """
-    prepared = recorded_preparation(cases)
-    cache = CaseCache([weighted(case, stage.confidence) for case in cases], scale, needs_masks=True)
+    datasets = [cases, *mixed_with]
+    check_datasets(datasets, stage.shares, scale)
+    weighted_cases = [weighted(case, stage.confidence) for dataset in datasets for case in dataset]
+    cache = CaseCache(weighted_cases, scale, needs_masks=True)
     network = build_segmenter(stage.network, target_classes(cache.labels), stage.training.seed)
-    started_from = None if init is None else load_weights(network, stage_folder(init))
-    task = SegmentationTask(cache, network, stage)
-    record = {**segmenter_record(cache, stage, scale, started_from), **prepared}
+    started_from = None
+    if init is not None:
+        check_start(stage_folder(init), cases, cache.labels, scale)
+        started_from = load_weights(network, stage_folder(init))
+    sizes = [len(dataset) for dataset in datasets] if mixed_with else []
+    task = SegmentationTask(cache, network, stage, sizes)
+    record = {**segmenter_record(cache, stage, scale, started_from), **recorded_preparation(cases)}
+    record |= {"datasets": sizes} if sizes else {}
     return fit(task, stage.training, run / STAGE, record, device=device, label=label)
 
 
@@ -175,35 +212,6 @@ def segmenter_record(
         "init": init,
         "code_version": __version__,
     }
-
-
-def check_axes(case: Case, network: SegmenterSettings) -> None:
-    """See that the network takes a case of this many axes.
-
-    Raises:
-        InputError: it does not.
-    """
-    axes = len(case.grid.shape)
-    if axes != network.spatial_dims:
-        raise InputError(
-            f"case {case.case_id} has {axes} axes and the segmenter takes {network.spatial_dims}; set "
-            f"segmenter.network.spatial_dims to {axes} and train one for it."
-        )
-
-
-def check_structures(case: Case, labels: LabelTable) -> None:
-    """See that the case's target structures are those of ``labels``.
-
-    Raises:
-        InputError: they are not.
-    """
-    own, wanted = ({label.code: label.name for label in table.targets} for table in (case.labels, labels))
-    if own != wanted:
-        code = min(code for code in own.keys() | wanted.keys() if own.get(code) != wanted.get(code))
-        raise InputError(
-            f"case {case.case_id}: code {code} is {own.get(code, 'nothing')} and {wanted.get(code, 'nothing')} in the "
-            "other cases; bring all cases to one label table."
-        )
 
 
 def stage_folder(run: Path) -> Path:
