@@ -6,8 +6,16 @@ from torch import nn
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.store import latest_checkpoint, read_json, write_json
 from cardiosynth.metrics.overlap import dice
-from cardiosynth.segmentation.networks import target_classes
-from cardiosynth.segmentation.predict import Segmenter, load_segmenter, predict_logits, predict_mask
+from cardiosynth.segmentation.networks import Classes, SegmenterSettings, target_classes
+from cardiosynth.segmentation.predict import (
+    PredictionSettings,
+    Segmenter,
+    load_segmenter,
+    predict_ensemble,
+    predict_logits,
+    predict_mask,
+    predict_probabilities,
+)
 from cardiosynth.segmentation.task import train_segmenter
 
 from .cases import LABELS, SCALE, case, stage
@@ -22,10 +30,34 @@ class Thresholds(nn.Module):
         return torch.cat([torch.full_like(x, 0.5), 2 * chamber, wall], dim=1)
 
 
+class Upward(nn.Module):
+    """A network that leans to one side: chamber grows along X, whatever it is shown."""
+
+    def forward(self, x):
+        along = torch.linspace(-1, 1, x.shape[2]).reshape(1, 1, -1, *[1] * (x.ndim - 3)).expand_as(x)
+        return torch.cat([torch.zeros_like(x), 3 * along, torch.full_like(x, -9.0)], dim=1)
+
+
+class Certain(nn.Module):
+    """A network that gives every voxel the same probabilities."""
+
+    def __init__(self, *probabilities):
+        super().__init__()
+        self.logits = torch.tensor(probabilities).log()
+
+    def forward(self, x):
+        return self.logits.reshape(1, -1, *[1] * (x.ndim - 2)).expand(x.shape[0], -1, *x.shape[2:]).clone()
+
+
+def with_network(network: nn.Module, name: str = "0" * 16, /, **changes) -> Segmenter:
+    return Segmenter(network, stage(**changes), LABELS, target_classes(LABELS), SCALE, name, torch.device("cpu"))
+
+
 def by_thresholds(**changes) -> Segmenter:
-    return Segmenter(
-        Thresholds(), stage(**changes), LABELS, target_classes(LABELS), SCALE, "0" * 16, torch.device("cpu")
-    )
+    return with_network(Thresholds(), **changes)
+
+
+FLAT = {"network": SegmenterSettings(spatial_dims=2, channels=(4, 8), strides=(2,)), "crop": (8, 8)}
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +115,53 @@ def test_a_checkpoint_of_another_stage_is_refused(tmp_path):
 def test_a_run_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no checkpoint"):
         load_segmenter(tmp_path)
+
+
+def test_a_network_for_slices_sees_volumes_slice_by_slice():
+    volume = case(0, (12, 13, 19))
+    predicted = predict_mask(by_thresholds(**FLAT), volume).required_mask()
+    assert np.array_equal(predicted, LABELS.only_targets(volume.required_mask()))
+    leaning = predict_mask(with_network(Upward(), **FLAT), case(0, (8, 13, 19))).required_mask()
+    assert (leaning[:, 4:] == 3).all()
+    assert (leaning[:, :4] == 0).all()
+
+
+def test_mirroring_takes_the_side_from_a_network_that_leans():
+    image = torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    mirrored = predict_probabilities(with_network(Upward()), image, PredictionSettings(mirror_axes=(0,)))
+    torch.testing.assert_close(mirrored, mirrored.flip(2))
+    plain = predict_probabilities(with_network(Upward()), image, PredictionSettings())
+    torch.testing.assert_close(mirrored, (plain + plain.flip(2)) / 2)
+
+
+def test_mirroring_changes_nothing_for_a_network_that_does_not_lean():
+    image = torch.rand(1, 1, 8, 9, 8, generator=torch.Generator().manual_seed(0))
+    one, two = (
+        predict_probabilities(by_thresholds(), image, PredictionSettings(mirror_axes=a)) for a in ((), (0, 1, 2))
+    )
+    torch.testing.assert_close(one, two)
+
+
+def test_several_networks_decide_by_their_mean_probability():
+    names = ("a" * 16, "b" * 16, "c" * 16)
+    networks = (Certain(0.5, 0.4, 0.1), Certain(0.5, 0.4, 0.1), Certain(0.1, 0.8, 0.1))
+    together = [with_network(network, name) for network, name in zip(networks, names, strict=True)]
+    predicted = predict_ensemble(together, case(0))
+    assert (predicted.required_mask() == 3).all()
+    assert predicted.provenance["segmented_by"] == "+".join(names)
+    assert (predict_ensemble(together[:2], case(0)).required_mask() == 0).all()
+
+
+def test_networks_of_other_structures_do_not_decide_together():
+    other = Segmenter(Thresholds(), stage(), LABELS, Classes(codes=(0, 3)), SCALE, "1" * 16, torch.device("cpu"))
+    with pytest.raises(InputError, match="were trained on other structures or intensities"):
+        predict_ensemble([by_thresholds(), other], case(0))
+
+
+@pytest.mark.parametrize("axes", [(3,), (0, 0)])
+def test_axes_to_mirror_are_the_cases_own(axes):
+    with pytest.raises(InputError, match=r"must be different ones of 0 \.\. 2, the axes of box-0"):
+        predict_mask(by_thresholds(), case(0), PredictionSettings(mirror_axes=axes))
 
 
 def test_slices_and_other_units_are_refused(run):
