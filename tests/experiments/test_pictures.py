@@ -55,7 +55,8 @@ def test_an_image_that_is_right_has_a_black_error_and_a_bright_confidence(cases:
 @pytest.mark.slow
 def test_masks_alone_are_drawn_without_a_model(tmp_path: Path):
     (path,) = write_pictures(tmp_path)
-    width, height = Image.open(path).size
+    with Image.open(path) as image:
+        width, height = image.size
     assert 1100 <= width <= 1250
     assert height < width
     assert path.stat().st_size < 400_000
