@@ -119,6 +119,15 @@ def test_of_every_network_labels_without_confidence_change_no_gradient(kind):
     assert any(gradient.abs().max() > 0 for gradient in one)
 
 
+@pytest.mark.parametrize("kind", SMALL)
+def test_every_network_can_be_built_to_be_counted(kind):
+    classes = Classes(codes=(0, 1))
+    with torch.device("meta"):
+        counted = build_segmenter(SMALL[kind], classes)
+    built = build_segmenter(SMALL[kind], classes).state_dict()
+    assert {name: value.shape for name, value in counted.state_dict().items()} == {n: v.shape for n, v in built.items()}
+
+
 @pytest.mark.parametrize(
     ("network", "crop", "message"),
     [

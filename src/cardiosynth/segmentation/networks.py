@@ -198,17 +198,19 @@ def _segresnet(settings: SegmenterSettings, num_classes: int) -> nn.Module:
 
 def _swin_unetr(settings: SegmenterSettings, num_classes: int) -> nn.Module:
     size = settings.swin_unetr
-    return SwinUNETR(
-        in_channels=1,
-        out_channels=num_classes,
-        depths=size.depths,
-        num_heads=size.heads,
-        window_size=size.window,
-        feature_size=size.features,
-        drop_rate=settings.dropout,
-        dropout_path_rate=size.drop_path,
-        spatial_dims=settings.spatial_dims,
-    )
+    # MONAI reads its drop rates from a tensor, which has no values where networks are built to be counted alone.
+    with torch.device("cpu"):
+        return SwinUNETR(
+            in_channels=1,
+            out_channels=num_classes,
+            depths=size.depths,
+            num_heads=size.heads,
+            window_size=size.window,
+            feature_size=size.features,
+            drop_rate=settings.dropout,
+            dropout_path_rate=size.drop_path,
+            spatial_dims=settings.spatial_dims,
+        )
 
 
 BUILDERS: dict[str, Callable[[SegmenterSettings, int], nn.Module]] = {
