@@ -1,0 +1,1 @@
+"""nnU-Net with confidence: its own network, plans, checkpoints and inference; what is added stays beside them."""
