@@ -11,8 +11,11 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.core.labels import LabelTable
 from cardiosynth.core.store import latest_checkpoint, read_json
-from cardiosynth.data.preparation import check_preparation, check_window, preparation_of
+from cardiosynth.data.preparation import Preparation, check_preparation, check_window, preparation_of
 from cardiosynth.segmentation.networks import SegmenterSettings
+
+MAY_DIFFER = ("labels", "shape")
+"""Of preparations: structures are compared case by case, by name, surroundings left out; crops are of any size."""
 
 
 def check_axes(case: Case, network: SegmenterSettings) -> None:
@@ -59,22 +62,11 @@ def check_datasets(datasets: Sequence[Sequence], shares: Sequence[float], scale:
     for dataset in datasets:
         check_window(dataset, scale)
         found = preparation_of(dataset)
-        # Structures are compared case by case; surroundings may differ.
-        fields = [] if found is None or first is None else [f for f in found.differing(first) if f != "labels"]
+        fields = [] if found is None or first is None else [f for f in found.differing(first) if f not in MAY_DIFFER]
         if fields and first is not None:
-            mend = shlex.join(
-                [
-                    "cardiosynth",
-                    "prepare",
-                    "nnunet",
-                    _name(dataset),
-                    "OUT",
-                    *first.model_copy(update={"labels": None}).options(""),
-                ]
-            )
             raise InputError(
                 f"{_name(dataset)} was prepared otherwise than {_name(datasets[0])} ({', '.join(fields)}); "
-                f"run `{mend}`."
+                f"run `{_preparing(dataset, first)}`."
             )
 
 
@@ -93,7 +85,7 @@ def check_start(init: Path, cases: Sequence, labels: LabelTable, scale: Intensit
         InputError: no checkpoint, or one that was trained otherwise.
     """
     record = {} if init.suffix == ".safetensors" else _record(init)
-    check_preparation(cases, record, init, besides=("labels",))
+    check_preparation(cases, record, init, besides=MAY_DIFFER)
     if "labels" in record:
         theirs = parse_settings(LabelTable, record["labels"], f"{init}, labels")
         difference = _other_structure(theirs, labels)
@@ -127,6 +119,12 @@ def _other_structure(one: LabelTable, other: LabelTable) -> str:
 def _in_words(scale: IntensityScale) -> str:
     ends = (scale.window.low, scale.window.high) if scale.unit == "hu" else scale.percentiles
     return f"{scale.unit} {ends[0]:g} to {ends[1]:g}"
+
+
+def _preparing(dataset: object, wanted: Preparation) -> str:
+    """Return the command that prepares ``dataset`` as wanted."""
+    options = wanted.model_copy(update=dict.fromkeys(MAY_DIFFER)).options("")
+    return shlex.join(["cardiosynth", "prepare", "nnunet", _name(dataset), "OUT", *options])
 
 
 def _name(dataset: object) -> str:
