@@ -4,7 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo
-# What is installed for tests. nnU-Net (600 MB) is left to .ci/run, or to `make test EXTRAS=dev,nnunet`.
+# What is installed for tests. nnU-Net (600 MB) and transformers (140 MB) are left to .ci/run, or to
+# `make test EXTRAS=dev,nnunet,medsam`.
 EXTRAS ?= dev
 comma := ,
 INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
