@@ -246,7 +246,7 @@ def test_nnunets_own_lookup_finds_the_trainer_in_our_folder(monkeypatch: pytest.
     from cardiosynth.segmentation.nnunet.commands import TRAINERS
 
     script = (
-        "from cardiosynth.data.annotate.nnunet_child import declare_torchvision_operators as declare; declare(); "
+        "from cardiosynth.core.torchvision_operators import declare_torchvision_operators as declare; declare(); "
         "from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find; "
         "print(find('nnUNetTrainerCAL').__module__, find('nnUNetTrainer_200epochs').schedule.epochs)"
     )
