@@ -94,7 +94,8 @@ def test_whoever_stops_reading_ends_the_program_and_a_dead_parent_holds_nobody_u
 def test_an_interruption_takes_the_program_along(number: signal.Signals):
     reader = script(
         """
-        import sys
+        import signal, sys
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         sys.path[:0] = {path}
         from cardiosynth.data.annotate.programs import program_lines
         try:
