@@ -16,7 +16,7 @@ class Repainting:
     """Makes the template's image of any mask, sure of everything: what a picture of it must show is known."""
 
     def fit(self, cases, run):
-        raise NotImplementedError
+        """Nothing is learned."""
 
     def generate(self, mask: Case, template: Case, seed: int) -> Case:
         sure = np.ones(mask.required_mask().shape, np.float32)
