@@ -84,11 +84,11 @@ def masks(
     """
     progress(json)
     from cardiosynth.core.config import with_overrides
-    from cardiosynth.recipes.registry import find_recipe
+    from cardiosynth.recipes.registry import as_fcas, find_recipe
     from cardiosynth.recipes.stages import write_masks
 
     positive(cases, "--cases")
-    write_masks(dataset, out, cases, seed, with_overrides(find_recipe(recipe), overrides or []).masks)
+    write_masks(dataset, out, cases, seed, with_overrides(as_fcas(find_recipe(recipe)), overrides or []).masks)
 
 
 @app.command(sort_key=6)

@@ -16,7 +16,7 @@ from cardiosynth.experiments.findings import Arm, Findings, demo_results, with_t
 from cardiosynth.experiments.study import Study, command_line
 from cardiosynth.recipes.fcas import FcasRecipe
 from cardiosynth.recipes.phantoms import Population, write_phantoms
-from cardiosynth.recipes.registry import find_recipe
+from cardiosynth.recipes.registry import as_fcas, find_recipe
 from cardiosynth.recipes.stages import STAGES, Earlier, Synthesis, generate_cases, train_stage, write_masks
 from cardiosynth.report.html import write_report
 from cardiosynth.segmentation.predict import load_segmenter, predict_mask
@@ -80,7 +80,7 @@ def run_demo(out: Path, recipe_name: str, seed: int = 0, device: str = "cpu") ->
     """
     if recipe_name not in PLANS:
         raise InputError(f"there is no demo for recipe '{recipe_name}'" + suggest(recipe_name, sorted(PLANS)))
-    recipe = with_overrides(find_recipe(recipe_name), seed_settings(seed)[1::2])
+    recipe = with_overrides(as_fcas(find_recipe(recipe_name)), seed_settings(seed)[1::2])
     return Demo(out, recipe, PLANS[recipe_name], seed, device).run()
 
 

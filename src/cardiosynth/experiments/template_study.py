@@ -32,7 +32,7 @@ from cardiosynth.metrics.copies import common_interior, texture_correlation
 from cardiosynth.metrics.fidelity import rmse, structure_means
 from cardiosynth.recipes.fcas import FcasRecipe
 from cardiosynth.recipes.phantoms import Population, write_phantoms
-from cardiosynth.recipes.registry import find_recipe
+from cardiosynth.recipes.registry import as_fcas, find_recipe
 from cardiosynth.recipes.stages import Earlier, train_stage
 from cardiosynth.sampling.generator import load_generator
 
@@ -120,7 +120,7 @@ def run_study(out: Path, plan: TemplatePlan, only: Sequence[str] = ()) -> Path:
     for model in models:
         expected_s |= {f"train {model.name}": 0.45 * plan.steps, f"measure {model.name}": 5.0 * plan.cases}
     study = Study(out, plan.model_dump(mode="json"), expected_s)
-    recipe = find_recipe(plan.recipe)
+    recipe = as_fcas(find_recipe(plan.recipe))
     study.step("draw phantoms", _again(out), lambda: draw_phantoms(out, plan, recipe))
     for stage in ("autoencoder", "diffusion"):
         words = ("train", stage, _data(out, "training"), out / "base", "--recipe", recipe.name)
@@ -161,7 +161,7 @@ def _train_base(out: Path, recipe: FcasRecipe, stage: str) -> None:
 
 
 def _train(out: Path, plan: TemplatePlan, model: Model) -> None:
-    recipe = with_overrides(find_recipe(plan.recipe), control_settings(plan, model))
+    recipe = with_overrides(as_fcas(find_recipe(plan.recipe)), control_settings(plan, model))
     earlier = Earlier(autoencoder=out / "base", diffusion=out / "base")
     train_stage("control", _data(out, "training"), _run(out, model), recipe, earlier, "cpu", accept_verdict=True)
 
@@ -209,7 +209,7 @@ def protocols_of(test: Dataset) -> dict[str, str]:
 
 def _measure_model(out: Path, plan: TemplatePlan, model: Model) -> None:
     """Make and measure the images of one model; those that are there already are kept."""
-    test, recipe = read_dataset(_data(out, "test")), find_recipe(plan.recipe)
+    test, recipe = read_dataset(_data(out, "test")), as_fcas(find_recipe(plan.recipe))
     sampler = recipe.sampler.model_copy(update={"confidence": None})
     generator = load_generator(_run(out, model), "cpu", sampler, out / "base")
     chosen = ("none",) if model.kind == "mask" else ("same", "other")

@@ -3,8 +3,6 @@
 What was measured from data (latent scale, windows of MR) is never configuration: it travels in the checkpoints.
 """
 
-import pydantic
-
 from cardiosynth.anatomy.masks import MaskSettings
 from cardiosynth.anatomy.template import TemplateSettings
 from cardiosynth.autoencoder.losses import ReconstructionSettings
@@ -12,12 +10,12 @@ from cardiosynth.autoencoder.networks import AutoencoderSettings
 from cardiosynth.autoencoder.task import AutoencoderStage
 from cardiosynth.autoencoder.verdict import ContrastThreshold, VerdictThresholds
 from cardiosynth.core.config import Settings
-from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.diffusion.control import ConditionSettings
 from cardiosynth.diffusion.objective import ObjectiveSettings, TimeSettings
 from cardiosynth.diffusion.process import ProcessSettings
 from cardiosynth.diffusion.stages import ControlStage, DiffusionStage
 from cardiosynth.diffusion.unet import DenoiserSettings
+from cardiosynth.recipes.recipe import Recipe
 from cardiosynth.sampling.confidence import ConfidenceSettings
 from cardiosynth.sampling.sampler import SamplerSettings
 from cardiosynth.segmentation.networks import SegmenterSettings
@@ -37,34 +35,29 @@ class GridSettings(Settings):
     spacing_mm: tuple[float, float, float]
 
 
-class FcasRecipe(Settings):
-    """Everything that decides what is trained and made.
+class FcasRecipe(Recipe):
+    """FCaS: what it has beside other systems. Its intensity window is published (MAISI) as [-1000, 1000] HU.
 
     Attributes:
-        name: SYSTEM/SIZE.
         grid: of every case.
-        intensity: how images become model units. Published (MAISI) [-1000, 1000] HU.
-        autoencoder: first stage.
-        gate: what the autoencoder must keep before anything is trained on its latents.
         diffusion: second stage, without conditions.
         control: third stage, told of mask and template.
         sampler: how latents are drawn.
         masks: how new masks are made.
         templates: which template a mask gets in synthesis. Published: random.
-        segmenter: the downstream network.
     """
 
-    name: str = pydantic.Field(pattern=r"^[a-z0-9]+/[a-z0-9]+$")
     grid: GridSettings
-    intensity: IntensityScale = IntensityScale()
-    autoencoder: AutoencoderStage
-    gate: VerdictThresholds = VerdictThresholds()
     diffusion: DiffusionStage
     control: ControlStage
     sampler: SamplerSettings
     masks: MaskSettings = MaskSettings()
     templates: TemplateSettings = TemplateSettings()
-    segmenter: SegmentationStage
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels per axis of every case."""
+        return self.grid.shape
 
 
 def _training(steps: int, batch_size: int, learning_rate: float, **changes: float) -> TrainingSettings:

@@ -19,7 +19,8 @@ from cardiosynth.data.dataset import Dataset, DatasetWriter, read_dataset
 from cardiosynth.data.preparation import check_preparation, recorded_preparation
 from cardiosynth.diffusion.stages import train_control, train_diffusion
 from cardiosynth.recipes.fcas import FcasRecipe
-from cardiosynth.recipes.registry import check_recipe, keep_recipe, recorded_recipe
+from cardiosynth.recipes.recipe import Recipe
+from cardiosynth.recipes.registry import as_fcas, check_recipe, keep_recipe, recorded_recipe
 from cardiosynth.recipes.sheets import sheet_sampler
 from cardiosynth.sampling.generator import load_generator
 from cardiosynth.segmentation.features import feature_distance
@@ -46,7 +47,7 @@ class Earlier:
     perceptual: Path | None = None
 
 
-def _autoencoder(cases: Dataset, run: Path, recipe: FcasRecipe, earlier: Earlier, device: str) -> Path:
+def _autoencoder(cases: Dataset, run: Path, recipe: Recipe, earlier: Earlier, device: str) -> Path:
     cases = cases.with_images()
     given = {"init": earlier.init, "perceptual": None}
     if earlier.perceptual is not None:
@@ -54,7 +55,7 @@ def _autoencoder(cases: Dataset, run: Path, recipe: FcasRecipe, earlier: Earlier
     return train_autoencoder(cases, run, recipe.autoencoder, recipe.intensity, device=device, **given)
 
 
-def segmenter_distance(run: Path, recipe: FcasRecipe, device: str) -> Perceptual:
+def segmenter_distance(run: Path, recipe: Recipe, device: str) -> Perceptual:
     """Return the distance of two images as a run's segmenter sees them.
 
     Raises:
@@ -78,22 +79,24 @@ def segmenter_distance(run: Path, recipe: FcasRecipe, device: str) -> Perceptual
     return Perceptual(partial(feature_distance, segmenter.network), segmenter.fingerprint)
 
 
-def _diffusion(cases: Dataset, run: Path, recipe: FcasRecipe, earlier: Earlier, device: str) -> Path:
+def _diffusion(cases: Dataset, run: Path, recipe: Recipe, earlier: Earlier, device: str) -> Path:
+    recipe = as_fcas(recipe)
     place = {"autoencoder": earlier.autoencoder, "init": earlier.init}
     return train_diffusion(cases, run, recipe.diffusion, device=device, draw=sheet_sampler(recipe.sampler), **place)
 
 
-def _control(cases: Dataset, run: Path, recipe: FcasRecipe, earlier: Earlier, device: str) -> Path:
+def _control(cases: Dataset, run: Path, recipe: Recipe, earlier: Earlier, device: str) -> Path:
+    recipe = as_fcas(recipe)
     place = {"autoencoder": earlier.autoencoder, "diffusion": earlier.diffusion, "init": earlier.init}
     return train_control(cases, run, recipe.control, device=device, draw=sheet_sampler(recipe.sampler), **place)
 
 
-def _segmenter(cases: Dataset, run: Path, recipe: FcasRecipe, earlier: Earlier, device: str) -> Path:
+def _segmenter(cases: Dataset, run: Path, recipe: Recipe, earlier: Earlier, device: str) -> Path:
     cases = cases.with_images().with_masks()
     return train_segmenter(cases, run, recipe.segmenter, recipe.intensity, init=earlier.init, device=device)
 
 
-STAGES: dict[str, Callable[[Dataset, Path, FcasRecipe, Earlier, str], Path]] = {
+STAGES: dict[str, Callable[[Dataset, Path, Recipe, Earlier, str], Path]] = {
     "autoencoder": _autoencoder, "diffusion": _diffusion, "control": _control, "segmenter": _segmenter,
 }  # fmt: skip
 
@@ -106,7 +109,7 @@ def train_stage(
     stage: str,
     dataset: Path,
     run: Path,
-    recipe: FcasRecipe,
+    recipe: Recipe,
     earlier: Earlier,
     device: str,
     accept_verdict: bool = False,
@@ -126,9 +129,12 @@ def train_stage(
         The last checkpoint.
 
     Raises:
-        InputError: data that does not suit, an earlier stage that is missing, a run begun otherwise, or an autoencoder
-            that keeps too little.
+        InputError: a stage that the recipe does not have, data that does not suit, an earlier stage that is missing, a
+            run begun otherwise, or an autoencoder that keeps too little.
     """
+    own = [name for name in STAGES if name in type(recipe).model_fields]
+    if stage not in own:
+        raise InputError(f"{recipe.name} has no stage '{stage}'; its stages are {', '.join(own)}.")
     cases = read_dataset(dataset)
     if len(cases) < 2:
         count = "one case" if len(cases) else "no case"
@@ -139,8 +145,8 @@ def train_stage(
     with processes.writer_first():
         check_recipe(run, recipe)
         if stage in ON_LATENTS:
-            own = str(processes.device)
-            pass_gate(earlier.autoencoder or run, cases.with_images(), recipe.gate, accept_verdict, own)
+            place = str(processes.device)
+            pass_gate(earlier.autoencoder or run, cases.with_images(), recipe.gate, accept_verdict, place)
         keep_recipe(run, recipe, writes=processes.writes)
     return STAGES[stage](cases, run, recipe, earlier, device)
 
@@ -275,4 +281,4 @@ def _changed(request: Synthesis) -> FcasRecipe:
     for override in request.overrides:
         if override.partition(".")[0] not in AFTER_TRAINING:
             raise InputError(f"--set {override}: this run is trained; set {'.*, '.join(AFTER_TRAINING)}.* alone.")
-    return with_overrides(recorded_recipe(request.run), request.overrides)
+    return with_overrides(as_fcas(recorded_recipe(request.run)), request.overrides)
