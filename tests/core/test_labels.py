@@ -70,3 +70,8 @@ def test_a_table_survives_json():
 
 def test_names_are_lower_case_with_single_underscores():
     assert normalized_name(" Left-Ventricle  (LV) ") == "left_ventricle_lv"
+
+
+def test_arteries_and_veins_are_vessels_and_chambers_are_not():
+    vessels = {label.name for label in CARDIAC_CT if label.is_vessel}
+    assert vessels == {"coronary_artery", "ascending_aorta", "pulmonary_artery", "descending_aorta", "great_veins"}

@@ -35,6 +35,19 @@ def test_a_gap_shows_in_the_connectivity(heart):
     assert vessel.missed == 0  # the label table expects two coronary trees, and the gap is one voxel
 
 
+def test_the_centerline_of_a_vessel_is_followed_and_that_of_a_chamber_is_not(heart):
+    found = compare_segmentation(broken_vessel(heart), heart("a"))
+    assert found["coronary_artery"].cl_dice == 14 / 15  # one voxel wide, it is its own centerline
+    assert math.isnan(found["left_ventricle"].cl_dice)
+
+
+def test_the_radius_is_the_tolerance_of_rdice(heart):
+    aside = np.roll(heart("a").required_mask(), 1, axis=1)  # one voxel of 2 mm
+    found = {radius: compare_segmentation(aside, heart("a"), radius)["coronary_artery"] for radius in (1.9, 2.0)}
+    assert [each.rdice_symmetric for each in found.values()] == [0, 1]
+    assert [each.rdice_literal for each in found.values()] == [0, 0]
+
+
 def test_without_a_voxel_size_nothing_is_measured_in_mm(heart):
     found = compare_segmentation(broken_vessel(heart), heart("a", spacing_known=False))["coronary_artery"]
     assert found.dice == 14 / 15

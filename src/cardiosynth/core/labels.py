@@ -12,6 +12,11 @@ from cardiosynth.core.errors import InputError, suggest
 
 Role = Literal["target", "surrounding"]
 
+VESSELS = frozenset(
+    ("artery", "arteries", "aorta", "coronary", "coronaries", "vein", "veins", "vena", "venae", "vessel", "vessels")
+)
+"""Words of a name that make a structure a vessel."""
+
 
 class Label(Settings):
     """One structure of a mask.
@@ -35,6 +40,11 @@ class Label(Settings):
     def title(self) -> str:
         """The name as a person writes it."""
         return self.name.replace("_", " ")
+
+    @property
+    def is_vessel(self) -> bool:
+        """Whether the name says that it is a tube, so that it has a centerline to follow: an artery, aorta or vein."""
+        return not VESSELS.isdisjoint(self.name.split("_"))
 
 
 class LabelTable(Settings):

@@ -12,7 +12,7 @@ from cardiosynth.core.labels import Label, LabelTable
 from cardiosynth.evaluation.results import Arm, ArmsFigure, Cell, Column, Table, spread
 from cardiosynth.metrics.overlap import dice, rdice_literal, rdice_symmetric
 from cardiosynth.metrics.surface import hausdorff95
-from cardiosynth.metrics.topology import components, connectivity_error
+from cardiosynth.metrics.topology import cl_dice, components, connectivity_error
 
 NAN = float("nan")
 RDICE_RADIUS_MM = 1.5
@@ -27,6 +27,7 @@ class Agreement:
         dice: Eq. 14, in [0, 1].
         rdice_literal: Eq. 15 as printed; NaN where the voxel size is not known.
         rdice_symmetric: Dice with a tolerance; NaN where the voxel size is not known.
+        cl_dice: centerline Dice of a vessel; NaN for other structures, whose skeleton is no line to follow.
         hausdorff95_mm: infinite where only one of both has the structure; NaN where the voxel size is not known.
         pieces: connected pieces of the segmentation.
         largest: share of its largest piece; NaN where it is empty.
@@ -38,6 +39,7 @@ class Agreement:
     dice: float
     rdice_literal: float = NAN
     rdice_symmetric: float = NAN
+    cl_dice: float = NAN
     hausdorff95_mm: float = NAN
     pieces: int
     largest: float
@@ -46,34 +48,40 @@ class Agreement:
     true_largest: float
 
 
-def compare_segmentation(predicted: UInt8[np.ndarray, "1 *grid"], truth: Case) -> dict[str, Agreement]:
+def compare_segmentation(
+    predicted: UInt8[np.ndarray, "1 *grid"], truth: Case, radius_mm: float = RDICE_RADIUS_MM
+) -> dict[str, Agreement]:
     """Return, by name, how well each target structure of ``truth`` is segmented.
 
     Args:
         predicted: codes of the label table of ``truth``, on its grid.
         truth: a case with its mask.
+        radius_mm: tolerance of RDice.
     """
     mask = truth.required_mask()[0]
     return {
-        label.name: _agreement(predicted[0] == label.code, mask == label.code, truth, label)
+        label.name: _agreement(predicted[0] == label.code, mask == label.code, truth.spacing_mm, label, radius_mm)
         for label in truth.labels.targets
     }
 
 
-def _agreement(p: np.ndarray, q: np.ndarray, truth: Case, label: Label) -> Agreement:
+def _agreement(
+    p: np.ndarray, q: np.ndarray, spacing_mm: Sequence[float] | None, label: Label, radius_mm: float
+) -> Agreement:
     p, q = _without_margin(p, q)
     found, true = components(p).sizes, components(q).sizes
     expected = label.components or max(1, len(true))
     in_mm = {}
-    if truth.spacing_mm is not None:
+    if spacing_mm is not None:
         in_mm = {
-            "rdice_literal": rdice_literal(p, q, RDICE_RADIUS_MM, truth.spacing_mm),
-            "rdice_symmetric": rdice_symmetric(p, q, RDICE_RADIUS_MM, truth.spacing_mm),
-            "hausdorff95_mm": hausdorff95(p, q, truth.spacing_mm),
+            "rdice_literal": rdice_literal(p, q, radius_mm, spacing_mm),
+            "rdice_symmetric": rdice_symmetric(p, q, radius_mm, spacing_mm),
+            "hausdorff95_mm": hausdorff95(p, q, spacing_mm),
         }
     return Agreement(
-        dice=dice(p, q), **in_mm, pieces=len(found), largest=_first_share(found),
-        true_pieces=len(true), true_largest=_first_share(true), missed=connectivity_error(p, q, expected),
+        dice=dice(p, q), **in_mm, cl_dice=cl_dice(p, q) if label.is_vessel else NAN,
+        pieces=len(found), largest=_first_share(found), missed=connectivity_error(p, q, expected),
+        true_pieces=len(true), true_largest=_first_share(true),
     )  # fmt: skip
 
 
@@ -122,17 +130,18 @@ def connectivity_table(arms: Arms, label: Label, protocol: str) -> Table:
         Column(title="masks"), Column(title="Dice", better="higher", digits=3),
         Column(title="RDice, literal", better="higher", digits=3),
         Column(title="RDice, symmetric", better="higher", digits=3),
+        Column(title="clDice", better="higher", digits=3),
         Column(title="pieces", digits=1), Column(title="largest piece", unit="%", digits=1),
         Column(title="missed", unit="%", better="lower", digits=1),
     )  # fmt: skip
     readers: tuple[Callable[[Agreement], float], ...] = (
-        lambda a: a.dice, lambda a: a.rdice_literal, lambda a: a.rdice_symmetric, lambda a: float(a.pieces),
-        lambda a: 100 * a.largest, lambda a: 100 * a.missed,
+        lambda a: a.dice, lambda a: a.rdice_literal, lambda a: a.rdice_symmetric, lambda a: a.cl_dice,
+        lambda a: float(a.pieces), lambda a: 100 * a.largest, lambda a: 100 * a.missed,
     )  # fmt: skip
     first = next(iter(arms.values()))
     pieces = spread(float(case[label.name].true_pieces) for case in first)
     largest = spread(100 * case[label.name].true_largest for case in first)
-    rows: list[tuple[Cell, ...]] = [("truth", None, None, None, pieces, largest, None)]
+    rows: list[tuple[Cell, ...]] = [("truth", None, None, None, None, pieces, largest, None)]
     rows += [
         (arm, *(spread(read(case[label.name]) for case in cases) for read in readers)) for arm, cases in arms.items()
     ]
