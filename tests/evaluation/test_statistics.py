@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cardiosynth.evaluation.statistics import mean_interval, ratio_interval
+from cardiosynth.evaluation.statistics import holm, mean_interval, paired_p_value, ratio_interval
 
 
 def test_of_one_seed_the_interval_of_a_mean_is_the_normal_one():
@@ -38,3 +38,25 @@ def test_a_ratio_is_of_sums_and_certain_where_every_case_has_it():
 def test_what_is_not_known_is_left_out():
     assert mean_interval(np.array([[1.0, np.nan, 1.0]])) == (1, 1, 1)
     assert np.isnan(mean_interval(np.full((1, 2), np.nan))).all()
+
+
+def test_a_paired_test_counts_cases_and_not_seeds():
+    gains = np.linspace(0.1, 0.6, 6)
+    assert paired_p_value(gains[None]) == pytest.approx(2 / 2**6)
+    assert paired_p_value(np.tile(gains, (5, 1))) == paired_p_value(gains[None])
+    assert paired_p_value(np.stack([gains, -gains])) == 1
+    assert paired_p_value(np.append(gains, np.nan)[None]) == paired_p_value(gains[None])
+    assert np.isnan(paired_p_value(np.full((1, 3), np.nan)))
+
+
+def test_under_no_effect_a_paired_test_is_as_often_wrong_as_it_says():
+    rng = np.random.default_rng(0)
+    found = [paired_p_value(rng.normal(0, 1, (2, 12))) for _ in range(400)]
+    assert np.mean(np.array(found) < 0.05) == pytest.approx(0.05, abs=0.025)
+
+
+def test_holm_multiplies_the_smallest_most_and_never_turns_the_order():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1, 1]
+    assert holm([float("nan"), 0.02])[1] == 0.02
+    assert holm([]) == []

@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,20 @@ def test_the_time_left_follows_the_pace_of_the_machine(tmp_path: Path, capsys: p
 
 def test_commands_are_quoted_for_a_shell():
     assert command_line("phantom", Path("my data"), "--cases", 2) == "cardiosynth phantom 'my data' --cases 2"
+
+
+def test_a_step_that_another_process_is_at_is_waited_for(tmp_path: Path):
+    """A lock belongs to an open file, so that a second study of one process stands for another process."""
+    done = []
+    studies = [Study(tmp_path / "study", {}, {"only": 1}) for _ in range(2)]
+
+    def slow() -> None:
+        other.start()
+        other.join(0.2)
+        assert other.is_alive(), "the other waits"
+        done.append("once")
+
+    other = threading.Thread(target=lambda: studies[1].step("only", "", lambda: done.append("twice")))
+    studies[0].step("only", "", slow)
+    other.join()
+    assert done == ["once"]

@@ -63,3 +63,34 @@ def ratio_interval(
         return Interval(float("nan"), float("nan"), float("nan"))
     low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(numerators.sum() / denominators.sum()), float(low), float(high))
+
+
+def paired_p_value(differences: Float[np.ndarray, "seeds cases"]) -> float:
+    """Return the two-sided p of Wilcoxon's signed-rank test (1945) that cases differ alike in both directions.
+
+    A case counts once, with the mean of its differences over the seeds for which it is known: seeds are no patients.
+    1 where nothing differs, NaN where nothing is known.
+
+    Args:
+        differences: of two arms, one row per training seed, one column per case; cases are independent.
+    """
+    from scipy.stats import wilcoxon
+
+    known = differences[:, (~np.isnan(differences)).any(0)]
+    if not known.size:
+        return float("nan")
+    by_case = np.nanmean(known, axis=0)
+    return float(wilcoxon(by_case).pvalue) if by_case.any() else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values that hold for all tests of the family together (Holm 1979); NaN is no test and stays.
+
+    The smallest of m is multiplied by m, the next by m - 1, and so on, and none is smaller than the one before.
+    """
+    adjusted, largest = list(p_values), 0.0
+    order = sorted((i for i, p in enumerate(p_values) if not np.isnan(p)), key=lambda i: p_values[i])
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted

@@ -10,6 +10,7 @@ from cardiosynth.autoencoder.networks import build_autoencoder
 from cardiosynth.autoencoder.streaming import plan_decode
 from cardiosynth.evaluation.confidence import EVERYWHERE, HEART
 from cardiosynth.evaluation.statistics import Interval, mean_interval
+from cardiosynth.experiments.markdown import head, line
 from cardiosynth.recipes.demand import sampling_demand
 from cardiosynth.recipes.fcas import FcasRecipe
 from cardiosynth.sampling.confidence import ConfidenceSettings
@@ -38,24 +39,24 @@ def tables(rows: Rows) -> str:
 def region_table(rows: Rows, region: str) -> str:
     """Return all measures of every map in one region, and how much better than the gradient it is."""
     columns = [*MEASURES.values(), "Spearman over gradient's", "AUROC over gradient's", "CPU s more"]
-    text = [f"| map | {' | '.join(columns)} |", "| --- |" + " ---: |" * len(columns)]
+    text = head("map", *columns)
     for name in rows[0][0]["maps"]:
         cells = [_shown(mean_interval(values(rows, name, region, measure))) for measure in MEASURES]
         for measure in ("spearman", "auroc"):
             ahead = values(rows, name, region, measure) - values(rows, AGAINST, region, measure)
             cells.append("-" if name == AGAINST else _shown(mean_interval(ahead), sign=True))
         cells.append(f"{_seconds(rows, name) - _seconds(rows, ''):.1f}" if name in rows[0][0]["cpu_s"] else "0")
-        text.append(f"| {name} | {' | '.join(cells)} |")
+        text.append(line(name, *cells))
     return "\n".join(text)
 
 
 def structure_table(rows: Rows) -> str:
     """Return Spearman and AUROC by structure and map."""
     regions = [name for name in rows[0][0]["maps"][AGAINST] if name not in (HEART, EVERYWHERE)]
-    text = [f"| map | {' | '.join(r.replace('_', ' ') for r in regions)} |", "| --- |" + " ---: |" * len(regions)]
+    text = head("map", *(region.replace("_", " ") for region in regions))
     for name in rows[0][0]["maps"]:
         pairs = [[mean_interval(values(rows, name, r, m)).value for m in ("spearman", "auroc")] for r in regions]
-        text.append(f"| {name} | " + " | ".join(f"{_number(a)} / {_number(b)}" for a, b in pairs) + " |")
+        text.append(line(name, *(f"{_number(a)} / {_number(b)}" for a, b in pairs)))
     return "\n".join(text)
 
 
@@ -65,9 +66,9 @@ def cost_table(maps: Mapping[str, ConfidenceSettings], recipes: Sequence[FcasRec
     Every k-th step is looked at as each recipe's own map has it.
     """
     heads = [f"{recipe.name}, {' x '.join(map(str, recipe.grid.shape))}" for recipe in recipes]
-    text = [f"| operations more than without a map | {' | '.join(heads)} |", "| --- |" + " ---: |" * len(heads)]
+    text = head("operations more than without a map", *heads)
     shares = [added_flops(maps, recipe) for recipe in recipes]
-    text += [f"| {name} | {' | '.join(f'{100 * share[name]:.1f} %' for share in shares)} |" for name in maps]
+    text += [line(name, *(f"{100 * share[name]:.1f} %" for share in shares)) for name in maps]
     return "\n".join(text)
 
 

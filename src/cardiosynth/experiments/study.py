@@ -1,8 +1,10 @@
 """A study: named steps, each done once, timed, and skipped when the same command runs again."""
 
+import fcntl
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from cardiosynth.core.store import append_row, read_json, read_rows, write_json
 
 
 class Study:
-    """Runs the steps of one experiment in one folder.
+    """Runs the steps of one experiment in one folder; several processes may share it.
 
     Args:
         out: the experiment's folder.
@@ -34,18 +36,37 @@ class Study:
         write_json(known, identity)
 
     def step(self, name: str, command: str, work: Callable[[], object]) -> None:
-        """Do ``work`` unless it was done before; record seconds, and the command that repeats it by hand."""
-        rows = read_rows(self._times)
-        if any(row["step"] == name and row["done"] for row in rows):
-            return
-        say(f"[{self._position(name)}] {name}{self._left(name, rows)}")
+        """Do ``work`` unless it was done before; record seconds, and the command that repeats it by hand.
+
+        A step that another process is at is waited for.
+        """
+        if not self._is_done(name):
+            with self._alone(name):
+                if not self._is_done(name):
+                    self._do(name, command, work)
+
+    def _is_done(self, name: str) -> bool:
+        return any(row["step"] == name and row["done"] for row in read_rows(self._times))
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """Let no other process into the block; the system opens the lock of one that was killed."""
+        lock = self.out / ".locks" / name.replace("/", " ")
+        lock.parent.mkdir(exist_ok=True)
+        with lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _do(self, name: str, command: str, work: Callable[[], object]) -> None:
+        say(f"[{self._position(name)}] {name}{self._left(name, read_rows(self._times))}")
         start, done = time.monotonic(), False
         try:
             work()
             done = True
         finally:
             seconds = round(time.monotonic() - start, 2)
-            append_row(self._times, {"step": name, "seconds": seconds, "done": done, "command": command})
+            with self._alone(self._times.name):
+                append_row(self._times, {"step": name, "seconds": seconds, "done": done, "command": command})
 
     def times(self) -> list[tuple[str, float, str]]:
         """Return (step, seconds over all sessions, command), in the order they were done."""

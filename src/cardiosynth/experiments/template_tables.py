@@ -1,6 +1,6 @@
 """The study of templates in tables: means over seeds and cases, with intervals over seeds and protocols."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from cardiosynth.core.labels import CARDIAC_CT
 from cardiosynth.evaluation.statistics import Interval, mean_interval, ratio_interval
+from cardiosynth.experiments.markdown import head, in_brackets, line, mean_of
 
 Row = dict[str, Any]
 Rows = dict[tuple[str, int], list[Row]]
@@ -131,58 +132,60 @@ def likeness_table(rows: Rows, ceiling: list[Row]) -> str:
         "SSIM in the heart": (lambda r: r["ssim_heart"], 3), "RMSE in the heart, HU": (lambda r: r["rmse_heart_hu"], 0),
         "coronary contrast kept": (lambda r: r["contrast_kept"], 2),
     }  # fmt: skip
-    lines = _head("told", "HU error", "less than mask only", *measures)
+    lines = head("told", "HU error", "less than mask only", *measures)
     for arm, title in _present(rows):
-        cells = [_text(interval(rows, arm, hu_error), 1), _text(gain_over_mask(rows, arm, hu_error), 1)]
-        lines.append(_line(title, *cells, *(_text(interval(rows, arm, v), d) for v, d in measures.values())))
-    cells = [f"{_mean(map(value, ceiling)):.{digits}f}" for value, digits in measures.values()]
-    lines.append(_line("autoencoder alone", f"{_mean(map(hu_error, ceiling)):.1f}", "-", *cells))
+        cells = [in_brackets(interval(rows, arm, hu_error), 1), in_brackets(gain_over_mask(rows, arm, hu_error), 1)]
+        lines.append(line(title, *cells, *(in_brackets(interval(rows, arm, v), d) for v, d in measures.values())))
+    cells = [f"{mean_of(map(value, ceiling)):.{digits}f}" for value, digits in measures.values()]
+    lines.append(line("autoencoder alone", f"{mean_of(map(hu_error, ceiling)):.1f}", "-", *cells))
     return "\n".join(lines)
 
 
 def structure_table(rows: Rows, ceiling: list[Row]) -> str:
     """Return the HU error by structure, beside how far the templates' own means are from the targets'."""
-    lines = _head("HU error", *map(_title, TARGETS))
+    lines = head("HU error", *map(_title, TARGETS))
     for arm, title in _present(rows):
-        cells = [_text(interval(rows, arm, lambda r, n=name: abs(r["error_hu"][n])), 0) for name in TARGETS]
-        lines.append(_line(title, *cells))
-    lines.append(_line("autoencoder alone", *(f"{_mean(abs(r['error_hu'][n]) for r in ceiling):.0f}" for n in TARGETS)))
+        cells = [in_brackets(interval(rows, arm, lambda r, n=name: abs(r["error_hu"][n])), 0) for name in TARGETS]
+        lines.append(line(title, *cells))
+    lines.append(
+        line("autoencoder alone", *(f"{mean_of(abs(r['error_hu'][n]) for r in ceiling):.0f}" for n in TARGETS))
+    )
     truth = {row["case"]: row["means_hu"] for row in ceiling}
     shown = next((found for (kind, _), found in rows.items() if kind != "mask"), [])
     for choice, title in (("same", "means of the template, same protocol"), ("other", "of another protocol")):
         means = [(truth[row["case"]], row["template_means_hu"]) for row in shown if row["choice"] == choice]
         if means:
-            lines.append(_line(title, *(f"{_mean(abs(a[n] - b[n]) for a, b in means):.0f}" for n in TARGETS)))
+            lines.append(line(title, *(f"{mean_of(abs(a[n] - b[n]) for a, b in means):.0f}" for n in TARGETS)))
     return "\n".join(lines)
 
 
 def slope_table(rows: Rows) -> str:
     """Return the follow slopes, pooled over blood pools and by structure; nothing where no model is told templates."""
-    lines = _head("follow slope", "blood pools", *map(_title, TARGETS))
+    lines = head("follow slope", "blood pools", *map(_title, TARGETS))
     for kind in _told_templates(rows):
         pools = (BLOOD, *((name,) for name in TARGETS))
-        lines.append(_line(kind, *(_text(follow_slope(rows, kind, names), 2) for names in pools)))
+        lines.append(line(kind, *(in_brackets(follow_slope(rows, kind, names), 2) for names in pools)))
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def copies_table(rows: Rows, independent: list[Row]) -> str:
     """Return how often images are nearer to their template, beside real images that nobody made from it."""
     flags = (nearer_in_heart, nearer_by_texture, nearer_than_others)
-    lines = _head(
+    lines = head(
         "share nearer to the template", "than to the target, HU in the heart", "than to the target, texture",
         "than to others, texture", "correlation of texture: template", "target", "others",
     )  # fmt: skip
     for arm, title in _present(rows):
-        cells = [_text(interval(rows, arm, flag), 2) for flag in flags]
+        cells = [in_brackets(interval(rows, arm, flag), 2) for flag in flags]
         alike = [
             interval(rows, arm, lambda r, n=n: r["copies"][f"texture_{n}"]) for n in ("template", "target", "others")
         ]
-        lines.append(_line(title, *cells, *(_text(found, 3) for found in alike)))
+        lines.append(line(title, *cells, *(in_brackets(found, 3) for found in alike)))
     for choice, title in (("same", "a real image, same protocol"), ("other", "a real image, another protocol")):
         chosen = [row for row in independent if row["choice"] == choice]
-        cells = [f"{_mean(map(flag, chosen)):.2f}" for flag in flags[:2]]
-        alike = [f"{_mean(row['copies'][f'texture_{n}'] for row in chosen):.3f}" for n in ("template", "target")]
-        lines.append(_line(title, *cells, "-", *alike, "-"))
+        cells = [f"{mean_of(map(flag, chosen)):.2f}" for flag in flags[:2]]
+        alike = [f"{mean_of(row['copies'][f'texture_{n}'] for row in chosen):.3f}" for n in ("template", "target")]
+        lines.append(line(title, *cells, "-", *alike, "-"))
     return "\n".join(lines)
 
 
@@ -199,7 +202,7 @@ def goals(rows: Rows) -> str:
     for kind in _told_templates(rows):
         slope = follow_slope(rows, kind, BLOOD)
         met = "met" if slope.value >= 0.7 else "missed"
-        lines.append(f"- {kind}, follow slope of blood pools at least 0.7: {_text(slope, 2)} ({met}).")
+        lines.append(f"- {kind}, follow slope of blood pools at least 0.7: {in_brackets(slope, 2)} ({met}).")
         for what, value, digits, reached in aims:
             text = _gain_text(rows, kind, value, digits, reached)
             if text:
@@ -213,8 +216,8 @@ def _gain_text(rows: Rows, kind: str, value: Value, digits: int, reached: Callab
     if found is None:
         return ""
     each = [gain_over_mask(rows, (kind, "same"), value, seed) for seed in seeds_of(rows, kind)]
-    own = "; ".join(_text(one, digits) for one in each if one is not None)
-    return f"{_text(found, digits)} ({'met' if reached(found) else 'missed'}; by seed {own})"
+    own = "; ".join(in_brackets(one, digits) for one in each if one is not None)
+    return f"{in_brackets(found, digits)} ({'met' if reached(found) else 'missed'}; by seed {own})"
 
 
 def _told_templates(rows: Rows) -> list[str]:
@@ -227,22 +230,3 @@ def _present(rows: Rows) -> list[tuple[tuple[str, str], str]]:
 
 def _title(name: str) -> str:
     return CARDIAC_CT.named(name).title
-
-
-def _head(*titles: str) -> list[str]:
-    return [_line(*titles), "| --- |" + " ---: |" * (len(titles) - 1)]
-
-
-def _line(*cells: str) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _text(found: Interval | None, digits: int) -> str:
-    """Return ``value [low, high]``."""
-    if found is None:
-        return "-"
-    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
-
-
-def _mean(values: Iterable[float]) -> float:
-    return float(np.nanmean(list(values)))

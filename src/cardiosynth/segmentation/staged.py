@@ -21,7 +21,8 @@ PRETRAINED, FINETUNED = "pre-trained", "fine-tuned"
 class StagedTraining(Settings):
     """Pre-training and fine-tuning, together as many optimizer steps as training without pre-training has.
 
-    Each stage is a run of its own, with its own warm-up and schedule of the learning rate.
+    Each stage is a run of its own, with its own warm-up (a quarter of its steps at most) and schedule of the learning
+    rate.
 
     Attributes:
         stage: training without pre-training; its steps are shared out.
@@ -43,16 +44,21 @@ class StagedTraining(Settings):
     @property
     def pretraining(self) -> SegmentationStage:
         """The first stage."""
-        return self._with(steps=round(self.pretrain_share * self.stage.training.steps))
+        return of_length(self.stage, round(self.pretrain_share * self.stage.training.steps))
 
     @property
     def finetuning(self) -> SegmentationStage:
         """The second stage: the steps that are left."""
         steps = self.stage.training.steps - self.pretraining.training.steps
-        return self._with(steps=steps, learning_rate=self.finetune_learning_rate or self.stage.training.learning_rate)
+        rate = self.finetune_learning_rate or self.stage.training.learning_rate
+        return of_length(self.stage, steps, learning_rate=rate)
 
-    def _with(self, **training: float) -> SegmentationStage:
-        return self.stage.model_copy(update={"training": self.stage.training.model_copy(update=training)})
+
+def of_length(stage: SegmentationStage, steps: int, **training: float) -> SegmentationStage:
+    """Return ``stage`` with so many steps, of which at most a quarter is warm-up, and other changes of its training."""
+    warmup_steps = min(stage.training.warmup_steps, steps // 4)
+    changed = stage.training.model_copy(update={**training, "steps": steps, "warmup_steps": warmup_steps})
+    return stage.model_copy(update={"training": changed})
 
 
 def train_staged(
