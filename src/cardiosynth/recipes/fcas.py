@@ -95,9 +95,14 @@ DEMO = FcasRecipe(
         training=_training(100, 2, 1e-3),
     ),
     control=ControlStage(
-        # In the window of 3000 HU, center and gain make these channels (HU - 200) / 375.
-        condition=ConditionSettings(template="same_acquisition", intensity_center=0.4, intensity_gain=8.0),
-        objective=ObjectiveSettings(times=OFTEN_IN_THE_MIDDLE, target_weight=1.0, thin_weight=6.0),
+        # In the window of 3000 HU, center and gain make these channels (HU - 200) / 375. Which structure a voxel is in
+        # can be read off one channel of a one-hot mask, and off bits only together: vessels are learned sooner.
+        condition=ConditionSettings(
+            template="same_acquisition", encoding="one_hot", intensity_center=0.4, intensity_gain=8.0
+        ),
+        # Measured (docs/log.md): coronary contrast grows with this weight, 0.19 at 6 and 0.38 at 100 after 500 steps,
+        # and nothing else is lost.
+        objective=ObjectiveSettings(times=OFTEN_IN_THE_MIDDLE, target_weight=1.0, thin_weight=100.0),
         training=_training(1050, 1, 1e-3),
     ),
     sampler=SamplerSettings(solver="euler", steps=10, confidence=ConfidenceSettings(interval=1)),
