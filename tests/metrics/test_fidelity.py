@@ -11,6 +11,7 @@ from cardiosynth.metrics.fidelity import (
     mean_hu_error,
     psnr,
     rmse,
+    slice_step,
     ssim,
     ssim_map,
     structure_contrast,
@@ -76,6 +77,16 @@ def test_few_slices_are_compared_one_by_one():
 def test_ssim_refuses_what_its_window_does_not_fit():
     with pytest.raises(InputError, match="11 voxels"):
         ssim(noise((16, 8, 4), 0), noise((16, 8, 4), 1), 1.0)
+
+
+def test_steps_across_slices():
+    image = np.zeros((3, 4, 5), np.int16)
+    image[..., 1::2] = 10
+    assert slice_step(image, 2) == 10
+    assert slice_step(image, 0) == 0
+    image[..., :] = np.array([-32000, 32000, 32000, 32000, 32000])
+    assert slice_step(image, 2) == 16000
+    assert math.isnan(slice_step(image[..., :1], 2))
 
 
 def sphere_case() -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cardiosynth.metrics.surface import hausdorff95
+from cardiosynth.metrics.surface import hausdorff95, surface_dice
 
 
 def ball(center: tuple[float, ...], radius: float, shape: tuple[int, ...] = (20, 20, 20)) -> np.ndarray:
@@ -47,3 +47,25 @@ def test_agrees_with_monai(spacing_mm):
         include_background=True, percentile=95, spacing=spacing_mm,
     )  # fmt: skip
     assert hausdorff95(p, q, spacing_mm) == pytest.approx(float(oracle), abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")  # MONAI warns of itself
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (0.7, 0.8, 3.0)])
+def test_surface_dice_agrees_with_monai(spacing_mm):
+    from monai.metrics.surface_dice import compute_surface_dice
+
+    p, q = ball((8, 9, 10), 5), ball((10, 10, 9), 6.5)
+    oracle = compute_surface_dice(
+        torch.from_numpy(p)[None, None].float(), torch.from_numpy(q)[None, None].float(),
+        class_thresholds=[1.5], include_background=True, spacing=spacing_mm,
+    )  # fmt: skip
+    assert surface_dice(p, q, 1.5, spacing_mm) == pytest.approx(float(oracle), abs=1e-5)
+
+
+def test_surface_dice_forgives_up_to_the_tolerance():
+    p, q = np.zeros((2, 10, 6, 6), bool)
+    p[2] = q[4] = True
+    assert surface_dice(p, q, 1.0, (0.5, 1.0, 1.0)) == 1
+    assert surface_dice(p, q, 0.9, (0.5, 1.0, 1.0)) == 0
+    assert surface_dice(p, np.zeros_like(p), 9.0, (1.0, 1.0, 1.0)) == 0
+    assert math.isnan(surface_dice(q & p, q & p, 9.0, (1.0, 1.0, 1.0)))

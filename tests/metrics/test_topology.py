@@ -5,9 +5,12 @@ import pytest
 
 from cardiosynth.metrics.topology import (
     betti0_error,
+    betti_errors,
+    betti_numbers,
     cavities,
     centerline,
     centerline_graph,
+    centerline_overlap,
     cl_dice,
     components,
     connectivity_error,
@@ -181,3 +184,42 @@ def test_tunnels_run_from_side_to_side():
     # Two ways through the block that cross: a cross has four mouths, and Betti number 1 is one less.
     assert tunnels(block) == 3
     assert tunnels(np.zeros((3, 3, 3))) == 0
+
+
+def shapes() -> dict[str, np.ndarray]:
+    found = {name: np.zeros((9, 9, 9), bool) for name in ("ring", "shell", "two balls")}
+    found["ring"][2:7, 2:7, 4] = True
+    found["ring"][4, 4, 4] = False
+    found["shell"][2:7, 2:7, 2:7] = True
+    found["shell"][4, 4, 4] = False
+    found["two balls"][1, 1, 1] = found["two balls"][5:8, 5:8, 5:8] = True
+    return found
+
+
+def test_betti_numbers_of_known_shapes():
+    found = {name: betti_numbers(mask) for name, mask in shapes().items()}
+    assert found == {"ring": (1, 1, 0), "shell": (1, 0, 1), "two balls": (2, 0, 0)}
+    assert betti_numbers(shapes()["ring"][..., 4]) == (1, 1)
+    assert betti_numbers(np.zeros((4, 4, 4), bool)) == (0, 0, 0)
+
+
+def test_betti_errors_are_differences_of_each_number():
+    ring, shell = shapes()["ring"], shapes()["shell"]
+    assert betti_errors(ring, shell) == betti_errors(shell, ring) == (0, 1, 1)
+    assert betti_errors(ring, ring) == (0, 0, 0)
+
+
+def test_centerlines_overlap_within_the_radius():
+    p, q = np.zeros((2, 20, 9, 9), bool)
+    p[:, 4, 4] = q[:, 6, 4] = True
+    assert centerline_overlap(p, q, 1.0, (1.0, 0.5, 1.0)) == 1
+    assert centerline_overlap(p, q, 0.9, (1.0, 0.5, 1.0)) == 0
+    half = p.copy()
+    half[10:] = False
+    assert centerline_overlap(half, p, 0.1, (1.0, 1.0, 1.0)) == pytest.approx(20 / 30)
+
+
+def test_centerline_overlap_of_empty_masks():
+    empty, full = np.zeros((5, 5, 5), bool), np.ones((5, 5, 5), bool)
+    assert math.isnan(centerline_overlap(empty, empty, 1.0, (1.0, 1.0, 1.0)))
+    assert centerline_overlap(empty, full, 1.0, (1.0, 1.0, 1.0)) == 0

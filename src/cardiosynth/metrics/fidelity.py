@@ -94,6 +94,15 @@ def ssim(
     return float(local[inner].mean(dtype=np.float64))
 
 
+def slice_step(image: Shaped[np.ndarray, "*grid"], axis: int) -> float:
+    """Return the mean absolute difference of neighboring slices across an axis, in the image's unit; NaN for one slice.
+
+    A volume that was made slice by slice has larger steps across its slices than real ones have.
+    """
+    steps = np.abs(np.diff(image.astype(np.float64), axis=axis))
+    return float(steps.mean()) if steps.size else float("nan")
+
+
 def structure_means(image: Shaped[np.ndarray, "*grid"], mask: Shaped[np.ndarray, "*grid"]) -> Float[np.ndarray, "256"]:
     """Return the mean intensity inside every code 0..255 of ``mask``, in the image's unit; NaN where absent."""
     codes = mask.ravel()

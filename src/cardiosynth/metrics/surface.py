@@ -30,6 +30,32 @@ def hausdorff95(p: Shaped[np.ndarray, "*grid"], q: Shaped[np.ndarray, "*grid"], 
     return float(max(there, back))
 
 
+def surface_dice(
+    p: Shaped[np.ndarray, "*grid"],
+    q: Shaped[np.ndarray, "*grid"],
+    tolerance_mm: float,
+    spacing_mm: Sequence[float],
+) -> float:
+    """Return the share of both surfaces that lies within a tolerance of the other, in [0, 1] (Nikolov et al. 2021).
+
+    Surface voxels are counted, as MONAI does, and not weighed by the area they stand for. NaN where both masks are
+    empty, 0 where one is.
+
+    Args:
+        p: predicted mask, bool or anything that is non-zero inside.
+        q: ground truth on the same grid.
+        tolerance_mm: distance that still counts as the same surface.
+        spacing_mm: voxel size per axis.
+    """
+    inside_p, inside_q = p != 0, q != 0
+    if not inside_p.any() or not inside_q.any():
+        return 0.0 if inside_p.any() or inside_q.any() else float("nan")
+    box = _joint_box(inside_p | inside_q)
+    surface_p, surface_q = _surface(inside_p[box]), _surface(inside_q[box])
+    there, back = (_distances_mm(a, b, spacing_mm) for a, b in ((surface_p, surface_q), (surface_q, surface_p)))
+    return float((np.concatenate([there, back]) <= tolerance_mm * (1 + 1e-6)).mean())
+
+
 def _surface(inside: Bool[np.ndarray, "*grid"]) -> Bool[np.ndarray, "*grid"]:
     return inside & np.logical_not(ndimage.binary_erosion(inside))
 

@@ -104,6 +104,27 @@ def cl_dice(p: Shaped[np.ndarray, "*grid"], q: Shaped[np.ndarray, "*grid"]) -> f
     return 2 * precision * sensitivity / (precision + sensitivity) if precision + sensitivity else 0.0
 
 
+def centerline_overlap(
+    p: Shaped[np.ndarray, "*grid"], q: Shaped[np.ndarray, "*grid"], radius_mm: float, spacing_mm: Sequence[float]
+) -> float:
+    """Return the overlap OV of two centerlines, in [0, 1] (Schaap et al. 2009, Eq. 1).
+
+    The share of all points of both centerlines that have a point of the other within ``radius_mm``. NaN where both
+    masks are empty, 0 where one is, as in `overlap`.
+
+    Args:
+        p: predicted mask.
+        q: ground truth on the same grid.
+        radius_mm: distance that still counts as the same vessel; the paper takes the vessel's radius at each point.
+        spacing_mm: voxel size per axis.
+    """
+    lines = [np.argwhere(centerline(mask)) * np.asarray(spacing_mm) for mask in (p, q)]
+    if not all(map(len, lines)):
+        return 0.0 if any(map(len, lines)) else float("nan")
+    near = [KDTree(lines[1 - i]).query(lines[i])[0] <= radius_mm * (1 + 1e-6) for i in range(2)]
+    return float(np.concatenate(near).mean())
+
+
 def centerline(mask: Shaped[np.ndarray, "*grid"]) -> Bool[np.ndarray, "*grid"]:
     """Return the skeleton of ``mask``, one voxel wide (Lee et al. 1994); of a mask that thins to nothing, itself."""
     from skimage.morphology import skeletonize
@@ -216,3 +237,18 @@ def tunnels(mask: Shaped[np.ndarray, "x y z"]) -> int:
 
     inside = np.pad(mask != 0, 1)
     return components(inside).count + holes(inside) - int(euler_number(inside, connectivity=3))
+
+
+def betti_numbers(mask: Shaped[np.ndarray, "*grid"]) -> tuple[int, ...]:
+    """Return the numbers of pieces, tunnels and cavities of ``mask`` in 3D, of pieces and holes in 2D.
+
+    Args:
+        mask: (X, Y, Z) or (X, Y), bool or anything that is non-zero inside.
+    """
+    pieces, cavities = components(mask).count, holes(mask)
+    return (pieces, cavities) if mask.ndim == 2 else (pieces, tunnels(mask), cavities)
+
+
+def betti_errors(p: Shaped[np.ndarray, "*grid"], q: Shaped[np.ndarray, "*grid"]) -> tuple[int, ...]:
+    """Return, for each Betti number, by how much those of ``p`` and ``q`` differ; empty masks have zeros."""
+    return tuple(abs(a - b) for a, b in zip(betti_numbers(p), betti_numbers(q), strict=True))
