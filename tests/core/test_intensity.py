@@ -3,7 +3,7 @@ import pydantic
 import pytest
 import torch
 
-from cardiosynth.core.intensity import IntensityScale, Window, rounded_image, why_not_hu
+from cardiosynth.core.intensity import NORMALIZED_MR, IntensityScale, Window, normalized, rounded_image, why_not_hu
 
 
 def test_the_window_maps_there_and_back_and_clips():
@@ -27,6 +27,16 @@ def test_ct_has_one_window_and_mr_each_volume_its_own():
     fitted = IntensityScale(unit="mr", percentiles=(10, 90)).window_of(image)
     assert (fitted.low, fitted.high) == pytest.approx((120, 280))
     assert IntensityScale(unit="mr").window_of(np.zeros(8)).width > 0
+
+
+def test_normalized_volumes_have_their_percentiles_at_0_and_1000_and_a_slice_keeps_the_volumes_scale():
+    volume = np.linspace(100, 4100, 2001)
+    found, own = normalized(volume)
+    assert found.dtype == np.int16
+    assert np.percentile(found, (0.5, 99.5)).tolist() == pytest.approx([0, 1000], abs=0.5)
+    assert (own.low, own.high) == pytest.approx((120, 4080))
+    assert (found.min(), found.max()) == (-5, 1005), "nothing is clipped"
+    assert NORMALIZED_MR.window_of(found[:7]) == NORMALIZED_MR.window_of(found) == Window(low=0, high=1000)
 
 
 def test_images_are_stored_rounded_and_clipped_to_int16():

@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cardiosynth.core.case import Case
+from cardiosynth.core.case import Case, IntensityUnit
 from cardiosynth.core.errors import InputError
-from cardiosynth.core.intensity import IntensityScale, Window
+from cardiosynth.core.intensity import NORMALIZED, NORMALIZED_MR, IntensityScale, Window
 from cardiosynth.core.labels import label_table
 from cardiosynth.data.dataset import Dataset, DatasetWriter, read_dataset, write_dataset
 from cardiosynth.data.preparation import (
@@ -15,6 +15,7 @@ from cardiosynth.data.preparation import (
     preparation_of,
     read_preparation,
     recorded_preparation,
+    suited_scale,
 )
 
 WINDOW = Window(low=-1000, high=2000)
@@ -32,14 +33,14 @@ OTHERS = {
 }
 
 
-def dataset(root: Path, made: Preparation | None = BASE, masks: bool = True) -> Dataset:
+def dataset(root: Path, made: Preparation | None = BASE, masks: bool = True, unit: IntensityUnit = "hu") -> Dataset:
     """A dataset of one case that says it was prepared like this."""
     facts = {} if made is None else {"preparation": made.recorded()}
     mask = np.ones((1, 8, 8, 8), np.uint8) if masks else None
     labels = label_table({"heart": 1, "aorta": 2})
     image = np.zeros((1, 8, 8, 8), np.int16)
     with DatasetWriter(root, labels, facts=facts) as writer:
-        writer.write(Case(case_id="a", image=image, mask=mask, affine=np.eye(4), labels=labels))
+        writer.write(Case(case_id="a", image=image, mask=mask, affine=np.eye(4), labels=labels, intensity_unit=unit))
     return read_dataset(root)
 
 
@@ -98,3 +99,21 @@ def test_a_window_that_the_set_was_not_prepared_for_is_refused(tmp_path: Path):
     check_window(dataset(tmp_path), IntensityScale(unit="mr", window=Window(low=0, high=1)))
     with pytest.raises(InputError, match=r"--window -500 500, or set intensity\.window\.low=-1000"):
         check_window(dataset(tmp_path), IntensityScale(window=Window(low=-500, high=500)))
+
+
+def test_normalized_mr_and_percentiles_of_each_slice_exclude_each_other(tmp_path: Path):
+    plain = BASE.model_copy(update={"intensity_unit": "mr", "window": None})
+    as_scanned = dataset(tmp_path / "own", plain, unit="mr")
+    check_window(as_scanned, IntensityScale(unit="mr"))
+    with pytest.raises(InputError, match=r"prepare it with --normalize, or set intensity\.percentiles"):
+        check_window(as_scanned, NORMALIZED_MR)
+    made = dataset(tmp_path / "normalized", plain.model_copy(update={"window": NORMALIZED}), unit="mr")
+    check_window(made, NORMALIZED_MR)
+    assert suited_scale(made) == NORMALIZED_MR
+    assert suited_scale(as_scanned) == IntensityScale(unit="mr")
+    assert suited_scale(dataset(tmp_path / "ct")) == IntensityScale(window=WINDOW)
+    with pytest.raises(InputError, match="was normalized to 0 to 1000 volume by volume"):
+        check_window(made, IntensityScale(unit="mr"))
+    found = preparation_of(made)
+    assert found is not None
+    assert "--normalize" in found.options("run")

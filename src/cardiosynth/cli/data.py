@@ -61,6 +61,7 @@ def prepare(
     size: int | None = None,
     scale: str | None = None,
     whole: bool = False,
+    normalize: bool = False,
     split: str | None = None,
     workers: int = 1,
     keep_going: bool = False,
@@ -91,6 +92,7 @@ def prepare(
         size: pixels per side of slices, 128 by default.
         scale: of slices: mm, width (the image's longer side becomes twice --size), or auto: mm where it is known.
         whole: keep the whole field of view, whatever its shape; for `annotate`, which wants to see all.
+        normalize: of MR: the 0.5 and the 99.5 percentile of every volume become 0 and 1000, in all its slices.
         split: parts by patient: train=0.8,test=0.2, patients (train=100,test=rest), or fcas, fcas-downstream, fqcdm.
             OUT:train then stands for that part wherever a dataset is asked for.
         workers: processes at work; the result is the same.
@@ -105,7 +107,9 @@ def prepare(
     from cardiosynth.recipes.wishes import Wishes, plan_preparation
 
     positive(workers, "--workers")
-    wishes = Wishes(recipe, shape, spacing_mm, axes, window, to_labels, names or [], slices, size, scale, whole)
+    wishes = Wishes(
+        recipe, shape, spacing_mm, axes, window, to_labels, names or [], slices, size, scale, whole, normalize
+    )
     settings, shares = plan_preparation(wishes), None if split is None else read_split(split)
     cases = read_source(kind, src, labels, unit, licence)
     if dry_run:

@@ -40,6 +40,12 @@ class Window(Settings):
         return x.clip(0, 1) * self.width + self.low
 
 
+PERCENTILES = (0.5, 99.5)
+"""Of a volume of MR: what lies beyond is noise and fold-over."""
+NORMALIZED = Window(low=0.0, high=1000.0)
+"""Where the two percentiles of a volume are put by `normalized`; int16 then keeps three digits."""
+
+
 class IntensityScale(Settings):
     """How a model sees intensities.
 
@@ -47,19 +53,33 @@ class IntensityScale(Settings):
         unit: what the images must be in; a model of HU refuses MR and the other way round.
         window: fixed window for ``hu``. Published (MAISI) [-1000, 1000]; ours [-1000, 2000], so that calcium and
             stents survive.
-        percentiles: for ``mr``, the two percentiles of each volume that become 0 and 1.
+        percentiles: for ``mr``, the two percentiles of each volume (or slice) that become 0 and 1. None takes
+            ``window``, as for MR that was normalized when it was prepared: slices then keep their volume's scale.
     """
 
     unit: Literal["hu", "mr"] = "hu"
     window: Window = Window(low=-1000.0, high=2000.0)
-    percentiles: tuple[float, float] = (0.5, 99.5)
+    percentiles: tuple[float, float] | None = PERCENTILES
 
     def window_of(self, image: np.ndarray) -> Window:
-        """Return the window for this image: the fixed one for HU, its own percentiles for MR."""
-        if self.unit == "hu":
+        """Return the window for this image: the fixed one for HU and normalized MR, its own percentiles for MR."""
+        if self.unit == "hu" or self.percentiles is None:
             return self.window
         low, high = (float(v) for v in np.percentile(image, self.percentiles))
         return Window(low=low, high=max(high, low + 1e-3))
+
+
+NORMALIZED_MR = IntensityScale(unit="mr", window=NORMALIZED, percentiles=None)
+"""Of models of MR that was normalized when it was prepared."""
+
+
+def normalized(image: np.ndarray) -> tuple[np.ndarray, Window]:
+    """Return a volume of MR as int16 whose `PERCENTILES` lie at the ends of `NORMALIZED`, and where they lay before.
+
+    What lies beyond them stays beyond; nothing is clipped.
+    """
+    own = IntensityScale(unit="mr").window_of(image)
+    return rounded_image((image.astype(np.float32) - own.low) / own.width * NORMALIZED.width + NORMALIZED.low), own
 
 
 def rounded_image(image: np.ndarray) -> np.ndarray:

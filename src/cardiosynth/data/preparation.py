@@ -11,7 +11,7 @@ import pydantic
 from cardiosynth.core.case import IntensityUnit
 from cardiosynth.core.config import Settings
 from cardiosynth.core.errors import InputError
-from cardiosynth.core.intensity import IntensityScale, Window
+from cardiosynth.core.intensity import PERCENTILES, IntensityScale, Window
 from cardiosynth.core.store import fingerprint
 from cardiosynth.data.dataset import Dataset
 
@@ -30,7 +30,7 @@ class Preparation(Settings):
         shape: voxels per axis.
         spacing_mm: voxel size per axis.
         intensity_unit: of every image.
-        window: HU that networks are to see; nothing stored is cut to it.
+        window: HU that networks are to see, or where volumes of MR were normalized to; nothing stored is cut to it.
         labels: name -> code of the label table; None where no case has a mask.
     """
 
@@ -64,9 +64,16 @@ class Preparation(Settings):
             words += ["--shape", *self.shape]
         words += ["--spacing-mm", *(f"{v:g}" for v in self.spacing_mm)] if self.spacing_mm else []
         words += ["--axes", self.axes] if self.axes != "patient" and self.kind != "short-axis" else []
-        words += ["--window", f"{self.window.low:g}", f"{self.window.high:g}"] if self.window else []
+        words += self._intensities()
         words += ["--to-labels", origin] if self.labels else []
         return [str(word) for word in words]
+
+    def _intensities(self) -> list[str]:
+        if self.window is None:
+            return []
+        if self.intensity_unit == "mr":
+            return ["--normalize"]
+        return ["--window", f"{self.window.low:g}", f"{self.window.high:g}"]
 
 
 def _contradict(one: Any, two: Any) -> bool:
@@ -130,19 +137,55 @@ def check_preparation(cases: object, record: Mapping[str, Any], origin: Path, *,
 
 
 def check_window(cases: object, scale: IntensityScale) -> None:
-    """Refuse a window that a dataset was not prepared for.
+    """Refuse a window that a dataset was not prepared for, or a scale that does not suit normalized MR.
 
     Raises:
         InputError: naming both windows and the ways out.
     """
     found = preparation_of(cases)
-    if found is None or found.window is None or scale.unit != "hu" or found.window == scale.window:
+    if found is None or found.intensity_unit != scale.unit:
+        return
+    name = cases.root if isinstance(cases, Dataset) else "the dataset"
+    if scale.unit == "mr":
+        _check_mr(str(name), found, scale)
+        return
+    if found.window is None or found.window == scale.window:
         return
     wanted = scale.window
     raise InputError(
-        f"{cases.root if isinstance(cases, Dataset) else 'the dataset'} was prepared for a window of "
+        f"{name} was prepared for a window of "
         f"{_in_words(found.window)} HU, not {_in_words(wanted)}; prepare it with --window {wanted.low:g} "
         f"{wanted.high:g}, or set intensity.window.low={found.window.low:g} and .high={found.window.high:g}."
+    )
+
+
+def suited_scale(cases: Dataset) -> IntensityScale:
+    """Return how a network may see a dataset: in the window it was prepared for, or by the defaults of its unit.
+
+    Raises:
+        InputError: the unit is not known.
+    """
+    if cases.intensity_unit == "unknown":
+        raise InputError(f"{cases.root} does not say what its intensities are; prepare it with --unit hu or mr.")
+    found = preparation_of(cases)
+    if found is None or found.window is None:
+        return IntensityScale(unit=cases.intensity_unit)
+    percentiles = None if cases.intensity_unit == "mr" else PERCENTILES
+    return IntensityScale(unit=cases.intensity_unit, window=found.window, percentiles=percentiles)
+
+
+def _check_mr(name: str, found: Preparation, scale: IntensityScale) -> None:
+    fixed = scale.window if scale.percentiles is None else None
+    if fixed == found.window:
+        return
+    if found.window is None:
+        raise InputError(
+            f"{name} has the values of its scanners and the model wants MR of {_in_words(fixed)}; prepare it with "
+            "--normalize, or set intensity.percentiles=[0.5,99.5]."
+        )
+    raise InputError(
+        f"{name} was normalized to {_in_words(found.window)} volume by volume; set intensity.percentiles=null, "
+        f"intensity.window.low={found.window.low:g} and .high={found.window.high:g}."
     )
 
 

@@ -33,6 +33,7 @@ class Wishes:
         size: pixels per side of slices.
         scale: of slices: ``auto``, ``mm`` or ``width``.
         whole: keep the whole field of view, whatever its shape.
+        normalize: bring every volume of MR to the same units.
     """
 
     recipe: str | None = None
@@ -46,6 +47,7 @@ class Wishes:
     size: int | None = None
     scale: str | None = None
     whole: bool = False
+    normalize: bool = False
 
 
 def plan_preparation(wishes: Wishes) -> PrepareSettings:
@@ -61,6 +63,7 @@ def plan_preparation(wishes: Wishes) -> PrepareSettings:
     values = {
         **grid,
         "axes": wishes.axes,
+        "normalize": wishes.normalize,
         "window": _window(wishes.window, recipe),
         "mapping": {"table": table, "names": read_mapping(wishes.names)},
     }

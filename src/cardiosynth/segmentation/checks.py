@@ -117,8 +117,10 @@ def _other_structure(one: LabelTable, other: LabelTable) -> str:
 
 
 def _in_words(scale: IntensityScale) -> str:
-    ends = (scale.window.low, scale.window.high) if scale.unit == "hu" else scale.percentiles
-    return f"{scale.unit} {ends[0]:g} to {ends[1]:g}"
+    ends = scale.percentiles if scale.unit == "mr" else None
+    if ends is None:
+        return f"{scale.unit} {scale.window.low:g} to {scale.window.high:g}"
+    return f"{scale.unit}, percentiles {ends[0]:g} to {ends[1]:g}"
 
 
 def _preparing(dataset: object, wanted: Preparation) -> str:

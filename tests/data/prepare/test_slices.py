@@ -7,12 +7,14 @@ from scipy import ndimage
 
 from cardiosynth.core.case import Case
 from cardiosynth.core.errors import InputError
+from cardiosynth.core.intensity import NORMALIZED
+from cardiosynth.data.preparation import preparation_of
 from cardiosynth.data.prepare.run import prepare
 from cardiosynth.data.prepare.settings import PrepareSettings, SliceSettings
 from cardiosynth.data.prepare.slices import cut_slices, slice_axis, slice_of
 from cardiosynth.data.sources.acdc import acdc
 
-from .scans import scan
+from .scans import scan, stream
 
 
 def cut(plane: str = "axial", size: int = 32, scale: str = "auto", **settings) -> PrepareSettings:
@@ -119,14 +121,33 @@ def test_a_slice_is_brought_to_size_as_it_is():
     assert made[0].case_id == "a"
 
 
+def test_all_slices_of_a_normalized_volume_have_the_volumes_scale(tmp_path: Path):
+    volume = ball_only(intensity_unit="mr")
+    settings = cut(spacing_mm=(1.0, 1.0), normalize=True)
+    made = prepare(stream(a=volume), tmp_path / "out", settings)
+    ends = np.percentile(volume.required_image(), (0.5, 99.5))
+    for piece, plain in zip(made, cut_slices(volume, cut(spacing_mm=(1.0, 1.0))), strict=True):
+        expected = (plain.required_image() - ends[0]) / (ends[1] - ends[0]) * 1000
+        inside = np.abs(piece.required_image() - expected) <= 0.51
+        outside = plain.required_image() == 0
+        assert (inside | outside).all(), "what lies beyond the volume is 0 in both"
+        assert piece.provenance["normalized_from"] == pytest.approx(list(ends))
+    found = preparation_of(made)
+    assert found is not None
+    assert found.window == NORMALIZED
+    with pytest.raises(InputError, match="only MR is normalized"):
+        prepare(stream(b=ball_only()), tmp_path / "ct", settings)
+
+
 def test_real_acdc_is_scaled_by_width_and_cropped_on_the_heart(real_data: Path, tmp_path: Path):
     for patient in ("patient001", "patient057"):
         shutil.copytree(real_data / "acdc" / patient, tmp_path / "acdc" / patient)
-    settings = cut("short-axis", 128, "width")
+    settings = cut("short-axis", 128, "width", normalize=True)
     dataset = prepare(acdc(tmp_path / "acdc"), tmp_path / "out", settings)
     areas: dict[str, float] = {}
     for case in dataset:
         assert case.grid.shape == (128, 128)
+        assert (case.required_image()[case.mask > 0] > 0).mean() > 0.99, "the heart is within the volume's percentiles"
         assert case.provenance["patient"] == case.case_id.split("_")[0]
         border = np.ones((128, 128), bool)
         border[2:-2, 2:-2] = False

@@ -21,7 +21,7 @@ from cardiosynth.data.description import COMPLETE, UNFINISHED, read_description
 from cardiosynth.data.layout import is_whole, manifest
 from cardiosynth.data.prepare.settings import PrepareSettings
 from cardiosynth.data.prepare.slices import cut_slices
-from cardiosynth.data.prepare.volumes import prepare_case
+from cardiosynth.data.prepare.volumes import normalized_case, prepare_case
 from cardiosynth.data.splits import Share, patient_of, split
 from cardiosynth.data.stream import CaseStream
 
@@ -86,6 +86,7 @@ def prepare_one(case: Case, settings: PrepareSettings) -> list[Case]:
     mask = None if case.mask is None else mapping.apply(case.mask, case.labels)
     provenance = {"patient": patient_of(case.case_id), **case.provenance}
     case = case.with_(mask=mask, labels=labels, provenance=provenance)
+    case = normalized_case(case) if settings.normalize else case
     return [prepare_case(case, settings)] if settings.slices is None else cut_slices(case, settings)
 
 

@@ -6,7 +6,7 @@ import pydantic
 
 from cardiosynth.core.case import IntensityUnit
 from cardiosynth.core.config import Settings
-from cardiosynth.core.intensity import Window
+from cardiosynth.core.intensity import NORMALIZED, Window
 from cardiosynth.core.labels import LabelTable
 from cardiosynth.core.store import fingerprint
 from cardiosynth.data.preparation import Preparation
@@ -43,6 +43,7 @@ class PrepareSettings(Settings):
         interpolation: of images; masks are resampled label by label.
         fill_hu: value of CT outside the scan, air.
         fill_mr: value of MR outside the scan.
+        normalize: put the percentiles of every volume of MR at the ends of `NORMALIZED`, in all its slices.
         window: HU that the networks will see; recorded, never applied to what is stored.
         mapping: which structure becomes which.
         slices: None for volumes.
@@ -55,6 +56,7 @@ class PrepareSettings(Settings):
     interpolation: Literal["linear", "cubic"] = "linear"
     fill_hu: float = -1024.0
     fill_mr: float = 0.0
+    normalize: bool = False
     window: Window | None = None
     mapping: LabelMapping = LabelMapping()
     slices: SliceSettings | None = None
@@ -70,11 +72,13 @@ class PrepareSettings(Settings):
             shape=self.shape if cut is None else (cut.size, cut.size),
             spacing_mm=spacing,
             intensity_unit=unit,
-            window=self.window if unit == "hu" else None,
+            window=self.window if unit == "hu" else NORMALIZED if self.normalize else None,
             labels={label.name: label.code for label in labels},
         )
 
     def facts(self, unit: IntensityUnit, labels: LabelTable) -> dict[str, Any]:
         """Return what a dataset folder says of its making: the preparation, and a fingerprint of all settings."""
         made = self.preparation(unit, labels)
-        return {"preparation": made.recorded(), "prepare": fingerprint(self.model_dump(mode="json"))}
+        # A set begun before there was the choice goes on.
+        settings = self.model_dump(mode="json", exclude=None if self.normalize else {"normalize"})
+        return {"preparation": made.recorded(), "prepare": fingerprint(settings)}

@@ -4,7 +4,7 @@ import numpy as np
 
 from cardiosynth.core.case import Case
 from cardiosynth.core.errors import InputError
-from cardiosynth.core.intensity import rounded_image
+from cardiosynth.core.intensity import normalized, rounded_image
 from cardiosynth.core.progress import say
 from cardiosynth.core.store import fingerprint
 from cardiosynth.core.volume import (
@@ -35,6 +35,20 @@ def prepare_case(case: Case, settings: PrepareSettings) -> Case:
     if moved.mask is not None and not moved.mask.any():
         raise InputError(f"case {case.case_id}: none of its mask lies in the prepared field of view; enlarge it.")
     return moved
+
+
+def normalized_case(case: Case) -> Case:
+    """Return a case of MR in the same units as all others; the values that became the ends go to its provenance.
+
+    Raises:
+        InputError: CT, whose units are its own.
+    """
+    if case.image is None:
+        return case
+    if case.intensity_unit != "mr":
+        raise InputError(f"case {case.case_id} is in '{case.intensity_unit}' and only MR is normalized; leave it out.")
+    image, own = normalized(case.image)
+    return case.with_(image=image, provenance={**case.provenance, "normalized_from": [own.low, own.high]})
 
 
 def on_grid(case: Case, target: Grid, settings: PrepareSettings) -> Case:
