@@ -10,6 +10,7 @@ from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.random import generator
 from cardiosynth.diffusion.process import (
+    Cosine,
     ProcessSettings,
     RectifiedFlow,
     TimeShift,
@@ -21,7 +22,7 @@ from cardiosynth.diffusion.process import (
     times,
 )
 
-PROCESSES = [VariancePreserving(), RectifiedFlow()]
+PROCESSES = [VariancePreserving(), RectifiedFlow(), Cosine()]
 
 
 def test_alpha_bar_at_the_steps_is_the_product_of_the_discrete_schedule():
@@ -40,7 +41,7 @@ def test_alpha_bar_between_steps_is_the_geometric_mean():
     assert middle == pytest.approx(math.sqrt(low * high), rel=1e-12)
 
 
-@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow"])
+@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow", "cosine"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_ends_shape_and_dtype(process, dtype):
     t = torch.tensor([[0.0, 1.0]], dtype=dtype)
@@ -51,6 +52,25 @@ def test_ends_shape_and_dtype(process, dtype):
     assert sigma[0, 0] == 0
 
 
+@pytest.mark.parametrize(("settings", "alpha_bar"), [
+    ({"kind": "linear", "beta_start": 1e-4, "beta_end": 0.02, "num_steps": 1000}, 4.0e-5),
+    ({"kind": "linear", "beta_start": 1e-4, "beta_end": 0.02, "num_steps": 100}, 0.364),
+    ({"kind": "linear", "beta_start": 1e-3, "beta_end": 0.2, "num_steps": 100}, 2.0e-5),
+    ({"kind": "cosine"}, 0.0),
+])  # fmt: skip
+def test_what_a_schedule_keeps_of_the_data_at_its_end(settings, alpha_bar):
+    """The published T = 100 with DDPM's betas is far from noise; a sampler that starts from noise needs another."""
+    end = build_process(ProcessSettings(**settings)).alpha(torch.ones((), dtype=torch.float64)) ** 2
+    assert float(end) == pytest.approx(alpha_bar, rel=0.02, abs=0)
+
+
+def test_linear_betas_are_ddpms():
+    process = VariancePreserving(1e-4, 0.02, 10, linear=True)
+    product = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 10, dtype=torch.float64), 0)
+    t = torch.arange(1, 11, dtype=torch.float64) / 10
+    torch.testing.assert_close(process.alpha(t) ** 2, product, rtol=1e-12, atol=0)
+
+
 def test_vp_preserves_variance_also_where_sigma_is_tiny():
     process = VariancePreserving()
     t = torch.tensor([0.0, 1e-9, 1e-3, 0.5, 1.0], dtype=torch.float64)
@@ -58,7 +78,7 @@ def test_vp_preserves_variance_also_where_sigma_is_tiny():
     assert float(process.sigma(t[1]) ** 2) == pytest.approx(-math.log1p(-0.0015) * 1e-6, rel=1e-6)
 
 
-@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow"])
+@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow", "cosine"])
 def test_angle_rises_and_is_inverted(process):
     t = torch.linspace(0, 1, 101, dtype=torch.float64)
     phi = angle(process, t)
@@ -67,7 +87,7 @@ def test_angle_rises_and_is_inverted(process):
     torch.testing.assert_close(torch.tan(phi[1:-1]), (process.sigma(t) / process.alpha(t))[1:-1])
 
 
-@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow"])
+@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow", "cosine"])
 @pytest.mark.parametrize("spacing", ["time", "angle"])
 def test_time_grids_fall_from_one_to_zero(process, spacing):
     grid = times(7, spacing, process)
@@ -78,6 +98,16 @@ def test_time_grids_fall_from_one_to_zero(process, spacing):
     assert (grid.diff() < 0).all()
     steps = grid.diff() if spacing == "time" else angle(process, grid).diff()
     torch.testing.assert_close(steps, steps.mean().expand_as(steps), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow", "cosine"])
+@pytest.mark.parametrize("spacing", ["time", "angle"])
+def test_a_later_start_takes_as_many_even_steps(process, spacing):
+    grid = times(5, spacing, process, start=0.4)
+    assert (len(grid), float(grid[0]), float(grid[-1])) == (6, 0.4, 0.0)
+    steps = grid.diff() if spacing == "time" else angle(process, grid).diff()
+    torch.testing.assert_close(steps, steps.mean().expand_as(steps), rtol=1e-6, atol=0)
+    assert float(times(5, spacing, process, ratio=3.0, start=0.4)[0]) == pytest.approx(1.2 / 1.8)
 
 
 def test_each_process_has_the_spacing_that_suits_it():
