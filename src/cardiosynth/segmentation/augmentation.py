@@ -75,6 +75,20 @@ STANDARD = Augmentation(
 """What segmenters are commonly trained with, of moderate strength; flips are left to those whose anatomy allows it."""
 
 
+NONE = Augmentation(noise=0.0, contrast=0.0, brightness=0.0)
+"""Examples as they are."""
+GEOMETRIC = NONE.model_copy(
+    update={
+        "flip_axes": (0, 1),
+        "spatial": SpatialChange(
+            share=0.5, rotation_deg=30.0, scaling=0.2, shift_mm=15.0, distortion_mm=6.0, distortion_spacing_mm=32.0
+        ),
+    }
+)
+"""What FQCDM trains with (4.1 and 5.3): flips, rotation, distortion, random crops (here a change of size with a shift:
+a part of the slice, brought back to its size) and shifts. The paper gives no strengths."""
+
+
 def blurred(image: Float[Tensor, "c *grid"], sigma_voxels: float) -> Float[Tensor, "c *grid"]:
     """Return ``image`` convolved with a Gaussian along each axis; the border is repeated outward."""
     reach = math.ceil(BLUR_REACH * sigma_voxels)

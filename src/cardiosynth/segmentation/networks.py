@@ -1,7 +1,7 @@
 """The segmentation networks, each by its name, and which class stands for which structure."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -161,8 +161,13 @@ def build_segmenter(settings: SegmenterSettings, classes: Classes, seed: int = 0
 
     Every axis of its input must be a multiple of ``settings.multiple``.
     """
+    return build_network(settings, len(classes), seed)
+
+
+def build_network(settings: SegmenterSettings, channels: int, seed: int = 0) -> nn.Module:
+    """Return a network (b 1 *grid) -> (b channels *grid); see :func:`build_segmenter`."""
     with named_weights(seed, "segmenter"):
-        network = BUILDERS[settings.kind](settings, len(classes))
+        network = BUILDERS[settings.kind](settings, channels)
     return network.to(memory_format=fast_memory_format(settings.spatial_dims))  # pyright: ignore[reportCallIssue]
 
 
@@ -216,6 +221,28 @@ def _swin_unetr(settings: SegmenterSettings, num_classes: int) -> nn.Module:
 BUILDERS: dict[str, Callable[[SegmenterSettings, int], nn.Module]] = {
     "unet": _unet, "swin_unet": _swin_unet, "segresnet": _segresnet, "swin_unetr": _swin_unetr,
 }  # fmt: skip
+
+
+HEADS = {"unet": "model.2.", "swin_unet": "head.", "segresnet": "conv_final.", "swin_unetr": "out."}
+"""Kind -> how the names of those weights begin whose shapes depend on the number of output channels."""
+
+
+def check_crop(settings: SegmenterSettings, crop: Sequence[int]) -> None:
+    """See that a network takes examples of this size.
+
+    Raises:
+        ValueError: it does not.
+    """
+    dims, multiple = settings.spatial_dims, settings.multiple
+    if len(crop) != dims or any(n < 1 or n % multiple for n in crop):
+        raise ValueError(
+            f"crop {tuple(crop)} must be {dims} multiples of {multiple}, which network.kind {settings.kind} takes"
+        )
+    if settings.normalizes_instances and all(n == multiple for n in crop):
+        raise ValueError(
+            f"crop {tuple(crop)} leaves network.kind {settings.kind} a single voxel at its deepest level, which "
+            f"cannot be normalized; make an axis {2 * multiple} or more"
+        )
 
 
 def fast_memory_format(spatial_dims: int) -> torch.memory_format:

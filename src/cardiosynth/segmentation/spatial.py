@@ -127,6 +127,32 @@ class Motion:
         return (there + self.shift_mm.float().reshape(column)) / spacing.reshape(column)
 
 
+def draw_crop(
+    cache: CaseCache,
+    index: int,
+    shape: Sequence[int],
+    change: SpatialChange,
+    rng: torch.Generator,
+    codes: Sequence[int] = (),
+) -> Crop:
+    """Draw a block of a case and what ``change`` does to it.
+
+    Args:
+        cache: of the case.
+        index: the case.
+        shape: voxels per axis.
+        change: how far it may be rotated, scaled, shifted and distorted.
+        rng: the example's generator.
+        codes: what the block is centered on, see `CaseCache.start`.
+    """
+    start = cache.start(index, shape, rng, codes)
+    if change.is_none:
+        return cache.take(index, start, shape)
+    # Where voxels have no known size, a millimeter is a voxel.
+    spacing_mm = cache.cases[index].spacing_mm or (1.0,) * len(shape)
+    return moved_crop(cache, index, start, shape, change.draw(shape, spacing_mm, rng))
+
+
 def moved_crop(cache: CaseCache, index: int, start: Sequence[int], shape: Sequence[int], motion: Motion) -> Crop:
     """Return the block of a case that begins at ``start``, after ``motion`` about the block's center.
 
