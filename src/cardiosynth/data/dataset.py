@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
+
 from cardiosynth import __version__
 from cardiosynth.core.case import Case, IntensityUnit
 from cardiosynth.core.errors import InputError, suggest
@@ -41,6 +43,7 @@ from cardiosynth.data.layout import (
     part_file,
     stored_parts,
 )
+from cardiosynth.data.prepare.mapping import LabelMapping
 
 FINISHED = ".finished"
 SPLIT = "split"
@@ -57,10 +60,19 @@ class Dataset(Sequence):
         description: its name, label table, intensity unit and facts.
         case_ids: names of the cases, in order.
         rows: manifest row by case name (``{"origin": "real", "provenance": {}}`` in a plain nnU-Net folder).
+        stored: label table of the masks as they lie on disk; `mapped` makes the description's another one.
     """
 
-    def __init__(self, root: Path, description: Description, rows: Mapping[str, Mapping[str, Any]]):
+    def __init__(
+        self,
+        root: Path,
+        description: Description,
+        rows: Mapping[str, Mapping[str, Any]],
+        stored: LabelTable | None = None,
+        mapping: LabelMapping | None = None,
+    ):
         self.root, self.description, self.rows = root, description, rows
+        self.stored, self._mapping = stored or description.labels, mapping
         self.case_ids = tuple(rows)
 
     @property
@@ -105,7 +117,8 @@ class Dataset(Sequence):
         Raises:
             InputError: one of them is not there.
         """
-        return Dataset(self.root, self.description, {case_id: self.row(case_id) for case_id in case_ids})
+        rows = {case_id: self.row(case_id) for case_id in case_ids}
+        return Dataset(self.root, self.description, rows, self.stored, self._mapping)
 
     def with_masks(self) -> "Dataset":
         """Return the dataset of the cases that have a mask."""
@@ -157,12 +170,12 @@ class Dataset(Sequence):
             raise InputError(f"{self.file('image', case_id)} does not exist; add it or remove the case's row.")
         check_same_grid({self.file(part, case_id): volume for part, volume in volumes.items()})
         if mask is not None:
-            check_codes(mask.array, self.labels, self.file("mask", case_id))
+            check_codes(mask.array, self.stored, self.file("mask", case_id))
         return Case(
             case_id=case_id,
             image=None if image is None else image.array,
             affine=first.affine,
-            mask=None if mask is None else mask.array,
+            mask=None if mask is None else self._mapped(mask.array),
             confidence=None if confidence is None else confidence.array,
             labels=self.labels,
             intensity_unit=row.get("intensity_unit", self.intensity_unit),
@@ -170,6 +183,9 @@ class Dataset(Sequence):
             origin=row["origin"],
             provenance=row["provenance"],
         )
+
+    def _mapped(self, mask: np.ndarray) -> np.ndarray:
+        return mask if self._mapping is None else self._mapping.apply(mask, self.stored)
 
 
 def read_dataset(root: Path | str) -> Dataset:

@@ -46,6 +46,7 @@ def test_a_mapping_is_read_from_a_file_and_a_split_is_refused(tmp_path: Path):
     file = tmp_path / "map.json"
     file.write_text(json.dumps({"LV cavity": "left ventricle", "rib": None}))
     assert read_mapping([str(file), "a=b"]) == {"lv_cavity": "left_ventricle", "rib": None, "a": "b"}
+    assert read_mapping(["rib=null", "wall=background", "fat="]) == dict.fromkeys(("rib", "wall", "fat"))
     with pytest.raises(InputError, match="a name cannot split a structure"):
         read_mapping(["heart=left_atrium", "heart=right_atrium"])
     file.write_text(json.dumps({"heart": ["left_atrium", "right_atrium"]}))

@@ -94,6 +94,8 @@ def _lacking(names: list[str], wanted: Mapping[str, str | None], allowed: list[s
 def read_mapping(texts: Iterable[str]) -> dict[str, str | None]:
     """Read ``--map``: ``"source name=name"`` each, or a JSON file ``{"source name": "name", "other": null}``.
 
+    ``null`` and ``background`` both leave a structure out.
+
     Raises:
         InputError: neither of these, or one structure that would become two.
     """
@@ -109,7 +111,7 @@ def _add(names: dict[str, str | None], source: str, new: Any, origin: str) -> No
     if not isinstance(new, str | None):
         raise InputError(f"--map {origin}: '{source}' becomes {new!r}; one structure becomes one name, or null.")
     name, wish = normalized_name(source), normalized_name(new or BACKGROUND)
-    target = None if wish in ("", BACKGROUND) else wish
+    target = None if wish in ("", BACKGROUND, "null") else wish
     if name in names and names[name] != target:
         raise InputError(
             f"--map {origin}: '{name}' is to become '{names[name] or BACKGROUND}' already; a name cannot split a "

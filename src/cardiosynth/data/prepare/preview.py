@@ -1,7 +1,7 @@
 """What `prepare` would do, found by looking at some of the cases; nothing is written."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from cardiosynth.core.case import Case
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import LabelTable
 from cardiosynth.core.progress import track
-from cardiosynth.data.prepare.mapping import BACKGROUND
+from cardiosynth.data.prepare.mapping import BACKGROUND, LabelMapping
 from cardiosynth.data.prepare.settings import PrepareSettings
 from cardiosynth.data.prepare.slices import slice_axis
 from cardiosynth.data.prepare.volumes import check_numbers, target_grid
@@ -43,10 +43,10 @@ def preview(
     names = source.case_ids
     if not names:
         raise InputError("the source holds no case; check the folder.")
-    count = len(names) if sample < 1 else min(sample, len(names))
-    chosen = [names[i * len(names) // count] for i in range(count)]
+    chosen = spread_out(names, sample)
+    count = len(chosen)
     patients = {name: patient_of(name) for name in names}
-    seen, grids, problems = _Structures(settings), [], []
+    seen, grids, problems = StructureCounts(settings.mapping), [], []
     for name in track(chosen, "look at", count):
         try:
             case = source.reader(name)()
@@ -66,11 +66,24 @@ def preview(
     }
 
 
-class _Structures:
-    """Counts what the masks hold, under the names of the source."""
+def spread_out(names: Sequence[str], sample: int = SAMPLE) -> list[str]:
+    """Return ``sample`` of the names, evenly spread; all of them for 0."""
+    count = len(names) if sample < 1 else min(sample, len(names))
+    return [names[i * len(names) // count] for i in range(count)]
 
-    def __init__(self, settings: PrepareSettings):
-        self._mapping = settings.mapping
+
+class StructureCounts:
+    """Counts what the masks hold, under the names of the source.
+
+    Args:
+        mapping: which structure becomes which.
+
+    Attributes:
+        problems: what the mapping refuses, one sentence each.
+    """
+
+    def __init__(self, mapping: LabelMapping):
+        self._mapping = mapping
         self._target: dict[str, str | None] = {}
         self._cases: Counter[str] = Counter()
         self._voxels: Counter[str] = Counter()
@@ -123,14 +136,20 @@ def in_words(found: Mapping[str, Any]) -> str:
     """Return a preview as lines to read."""
     looked = "all of them" if found["looked_at"] == found["cases"] else f"{found['looked_at']} of them"
     lines = [f"{found['cases']} cases; counted in {looked}:"]
-    for row in found["structures"]:
-        target = BACKGROUND if row["target"] is None else row["target"]
-        lines.append(f"  {row['source']} -> {target}: {row['cases']} cases, {row['voxels']} voxels")
+    lines += structure_lines(found["structures"])
     for row in found["grids"]:
         lines.append(f"  {row['case_id']}: {_size(row['shape'], row['spacing_mm'])} -> {_wanted(row)}")
     for name, part in found["parts"].items():
         lines.append(f"  {name}: {part['patients']} patients, {part['cases']} cases")
     return "\n".join([*lines, *(f"  {problem}" for problem in found["problems"])])
+
+
+def structure_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return in words what becomes of each structure."""
+    return [
+        f"  {row['source']} -> {row['target'] or BACKGROUND}: {row['cases']} cases, {row['voxels']} voxels"
+        for row in rows
+    ]
 
 
 def _wanted(row: Mapping[str, Any]) -> str:
