@@ -43,11 +43,17 @@ def keep_config(run: Path, config: Mapping[str, Any], resumes: bool, writes: boo
 
 def _refuse_other(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for key in (*now, *before):
-        old, new = before.get(key, "nothing"), now.get(key, "nothing")
+        # Null is as good as nothing: a run that was begun before there was a setting goes on without it.
+        old, new = before.get(key), now.get(key)
         if old != new and not f".{key}".endswith(FREE):
             raise InputError(
-                f"{run} was begun with {key} = {old}, not {new}; use another run folder or the recipe of its beginning."
+                f"{run} was begun with {key} = {_shown(old)}, not {_shown(new)}; use another run folder or the recipe "
+                "of its beginning."
             )
+
+
+def _shown(value: Any) -> Any:
+    return "nothing" if value is None else value
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

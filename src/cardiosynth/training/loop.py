@@ -20,7 +20,7 @@ from cardiosynth.core.random import generator, named_seed
 from cardiosynth.core.store import checkpoints, read_json, remove_old, remove_partial, save_checkpoint
 from cardiosynth.training.compiled import compiled
 from cardiosynth.training.log import RunLog, keep_config
-from cardiosynth.training.optim import check_loss, clip_gradients, learning_rate
+from cardiosynth.training.optim import check_loss, clip_gradients, loss_part
 from cardiosynth.training.processes import Processes, join_processes
 from cardiosynth.training.settings import TrainingSettings, uses_bfloat16
 from cardiosynth.training.state import TrainingState
@@ -41,12 +41,15 @@ class Player:
             logged. A deterministic function of module and batch (but for dropout). Called under autocast: what needs
             float32 must cast to it.
         first_step: finished steps of the run before the player begins to move, as in a warm-up without a discriminator.
+        follow: changes what follows no gradient, such as codes that are averages of latents, after the player's step;
+            alike in every process. What it changes is in the module's state.
     """
 
     name: str
     parameters: list[nn.Parameter]
     loss: Callable[[Batch], dict[str, Tensor]]
     first_step: int = 0
+    follow: Callable[[Batch, Processes], None] | None = None
 
 
 @runtime_checkable
@@ -125,13 +128,13 @@ def fit(
         stop = stack.enter_context(StopRequest())
         stack.enter_context(_forked_generators(processes.device))
         while state.step < last:
-            started = time.monotonic()
+            started, rate = time.monotonic(), state.learning_rate
             batch = task.batch([generator(settings.seed, "batch", state.step, index) for index in own])
             values = take_step(state, players, batch, settings, processes, task.case_names)
             elapsed_s, row = time.monotonic() - started, {}
             if state.step % settings.log_every == 0:
                 row = {name: processes.mean(value) for name, value in values.items()}
-                row["learning_rate"] = learning_rate(settings, state.step - 1)
+                row["learning_rate"] = rate
             if log is not None:
                 row |= look(watches, state)
                 if row:
@@ -162,7 +165,7 @@ def take_step(
     Raises:
         InputError: a loss is not finite, in any process, or a gradient is not.
     """
-    device, rate, values = processes.device, learning_rate(settings, state.step), {}
+    device, rate, values = processes.device, state.learning_rate, {}
     batch = {name: value.to(device) for name, value in batch.items()} | {"step": torch.tensor(state.step)}
     # Dropout reads torch's global generators; examples cannot have their own there, so each process has.
     torch.manual_seed(named_seed(settings.seed, "dropout", state.step, processes.rank))
@@ -179,8 +182,13 @@ def take_step(
         processes.average_gradients(player.parameters)
         norm = clip_gradients(player.parameters, settings.max_gradient_norm, whose)
         optimizer.step()
+        if player.follow is not None:
+            player.follow(batch, processes)
         values |= {f"{player.name}/{name}": value.detach() for name, value in parts.items()}
         values[f"{player.name}/gradient_norm"] = norm
+    if settings.plateau is not None and state.plateau is not None:
+        watched = loss_part(values, players[0].name, settings.plateau.part)
+        state.plateau.take(processes.mean(watched))
     state.average.update(state.used, state.step)
     state.step += 1
     return values

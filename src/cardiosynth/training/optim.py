@@ -78,6 +78,23 @@ def check_loss(parts: Mapping[str, Tensor], whose: str, case_names: Sequence[str
         )
 
 
+def loss_part(values: Mapping[str, Tensor], player: str, part: str) -> Tensor:
+    """Return one part of a player's loss.
+
+    Args:
+        values: ``PLAYER/PART`` of one step.
+        player: its name.
+        part: its name.
+
+    Raises:
+        InputError: the loss has no such part.
+    """
+    if f"{player}/{part}" not in values:
+        known = ", ".join(name.partition("/")[2] for name in values if name.startswith(f"{player}/"))
+        raise InputError(f"training.plateau.part '{part}' is no part of the loss of '{player}'; it has {known}.")
+    return values[f"{player}/{part}"]
+
+
 class MovingAverage:
     """Exponential moving average of a module's state: what one uses after training.
 

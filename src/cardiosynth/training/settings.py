@@ -8,6 +8,7 @@ import pydantic
 import torch
 
 from cardiosynth.core.config import Settings
+from cardiosynth.training.plateau import PlateauSettings
 
 Precision = Literal["fp32", "bf16", "auto"]
 
@@ -24,6 +25,7 @@ class TrainingSettings(Settings):
         learning_rate: AdamW's, after the warm-up.
         warmup_steps: steps over which the learning rate rises linearly from 0.
         schedule: ``constant`` after the warm-up, or a half ``cosine`` that reaches 0 at the end.
+        plateau: lowers the rate further when a loss no longer falls, or null. Published (FQCDM) with.
         weight_decay: AdamW's decoupled decay.
         betas: AdamW's decay rates of the first and second moment.
         max_gradient_norm: gradients of a player whose joint 2-norm is larger are scaled down to it.
@@ -41,6 +43,7 @@ class TrainingSettings(Settings):
     learning_rate: float = pydantic.Field(default=1e-4, gt=0)
     warmup_steps: int = pydantic.Field(default=0, ge=0)
     schedule: Literal["constant", "cosine"] = "constant"
+    plateau: PlateauSettings | None = None
     weight_decay: float = pydantic.Field(default=0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     max_gradient_norm: float = pydantic.Field(default=1.0, gt=0)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.store import file_sha256, latest_checkpoint, load_tensors
-from cardiosynth.training.optim import MovingAverage, build_optimizer
+from cardiosynth.training.optim import MovingAverage, build_optimizer, learning_rate
+from cardiosynth.training.plateau import Plateau
 from cardiosynth.training.settings import TrainingSettings
 
 
@@ -40,20 +41,27 @@ class TrainingState:
         self.used = module.used if isinstance(module, WithOpponent) else module
         self.step = 0
         self.average = MovingAverage(self.used, settings.ema_decay)
+        self.plateau = None if settings.plateau is None else Plateau(settings.plateau)
+        self._settings = settings
         self.optimizers = {name: build_optimizer(parameters, settings) for name, parameters in players.items()}
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
         for name, parameters in players.items():
             assert all(parameter in self._names for parameter in parameters), f"{name} has parameters from elsewhere"
 
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        return learning_rate(self._settings, self.step) * (1.0 if self.plateau is None else self.plateau.share)
+
     def tensors(self) -> dict[str, Tensor]:
-        """Return raw weights (``raw.NAME``) and moments (``optimizer.PLAYER.NAME.MOMENT``) to be saved."""
+        """Return raw weights (``raw.NAME``), moments (``optimizer.PLAYER.NAME.MOMENT``) and ``plateau`` to be saved."""
         # Cloned, because safetensors refuses tensors that share memory, as tied weights do.
         tensors = {f"raw.{name}": value.detach().clone() for name, value in self.module.state_dict().items()}
         for player, optimizer in self.optimizers.items():
             for parameter, moments in optimizer.state.items():
                 for moment, value in moments.items():
                     tensors[f"optimizer.{player}.{self._names[parameter]}.{moment}"] = value
-        return tensors
+        return tensors if self.plateau is None else {**tensors, "plateau": self.plateau.tensor()}
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -81,6 +89,8 @@ class TrainingState:
             value.copy_(averaged[name])
         for player, optimizer in self.optimizers.items():
             self._restore_moments(optimizer, _below(saved, f"optimizer.{player}."))
+        if self.plateau is not None:
+            self.plateau.restore(saved["plateau"])
         self.step = step
 
     def _restore_moments(self, optimizer: torch.optim.AdamW, saved: Mapping[str, Tensor]) -> None:
