@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cardiosynth.core.random import generator
-from cardiosynth.segmentation.augmentation import STANDARD, Augmentation, blurred
+from cardiosynth.segmentation.augmentation import GEOMETRIC, NONE, STANDARD, Augmentation, blurred
 
 
 def test_augmentation_is_as_strong_as_it_says():
@@ -54,3 +54,16 @@ def test_standard_augmentation_changes_places_and_grays_and_flips_nothing():
     assert not STANDARD.spatial.is_none
     assert STANDARD.flip_axes == ()
     assert STANDARD.gamma > 0
+
+
+def test_fqcdms_augmentation_moves_and_crops_and_changes_no_gray():
+    image = torch.rand((1, 8, 8), generator=generator(0, "image"))
+    for augmentation in (NONE, GEOMETRIC):
+        torch.testing.assert_close(augmentation.change(image, generator(0, "change")), image)
+    assert NONE.spatial.is_none
+    drawn = [GEOMETRIC.spatial.draw((32, 32), (1.5, 1.5), generator(0, "motion", i)) for i in range(200)]
+    sizes = torch.tensor([math.sqrt(float(motion.matrix.det())) for motion in drawn])
+    assert 60 < (sizes != 1).sum() < 140
+    assert (sizes.min(), sizes.max()) == pytest.approx((1 / 1.2, 1.2), abs=0.02), "a smaller part fills the example"
+    assert 60 < sum(motion.field is not None for motion in drawn) < 140
+    assert 60 < sum(bool(motion.shift_mm.any()) for motion in drawn) < 140
