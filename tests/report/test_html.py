@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cardiosynth.core.errors import InputError
-from cardiosynth.evaluation.results import Column, Results, Spread, Stage, Table, write_results
+from cardiosynth.evaluation.results import Column, Estimate, Results, Spread, Stage, Table, write_results
 from cardiosynth.report.html import cell_text, duration_text, number_text, render_report, usual_n, write_report
 
 VOID = {"meta", "img", "rect", "line", "circle"}
@@ -113,6 +113,7 @@ def test_cells_in_words():
     assert cell_text(2.0, column) == "2.0"
     assert cell_text(Spread(mean=1.25, sd=0.5, n=3), column, 3) == "1.2 ± 0.5"
     assert cell_text(Spread(mean=1.5, sd=None, n=1), column, 3) == "1.5 (n 1)"
+    assert cell_text(Estimate(value=1.0, low=-0.5, high=2.0), column, 3) == "1.0 (−0.5 to 2.0)"
 
 
 def test_numbers_in_words():

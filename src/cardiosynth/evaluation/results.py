@@ -37,7 +37,23 @@ class Spread(Settings):
     n: int = pydantic.Field(ge=1)
 
 
-Cell = Spread | float | str | None
+class Estimate(Settings):
+    """A number of a whole set of cases and how far it can be trusted.
+
+    Attributes:
+        value: the number.
+        low: lower end of its interval.
+        high: upper end.
+        level: share of intervals made like this that hold the true number.
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.95
+
+
+Cell = Spread | Estimate | float | str | None
 """One entry of a table; None is 'nothing to measure'."""
 
 

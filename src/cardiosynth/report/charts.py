@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cardiosynth.evaluation.results import ArmsFigure, Cell, Column, Spread, Table
+from cardiosynth.evaluation.results import ArmsFigure, Cell, Column, Estimate, Spread, Table
 
 ARM_COLORS = ("#0072b2", "#d55e00", "#009e73", "#a05195", "#8a6d00", "#555555")
 """Distinct for color-blind readers and in gray."""
@@ -102,4 +102,6 @@ def _finite(values: tuple[float | None, ...]) -> np.ndarray:
 def _value(cell: Cell) -> float | None:
     if isinstance(cell, Spread):
         return cell.mean
+    if isinstance(cell, Estimate):
+        return cell.value
     return float(cell) if isinstance(cell, int | float) else None

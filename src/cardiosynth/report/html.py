@@ -16,6 +16,7 @@ from cardiosynth.evaluation.results import (
     CaseFigure,
     Cell,
     Column,
+    Estimate,
     ProjectionFigure,
     Results,
     Spread,
@@ -54,11 +55,14 @@ def render_report(results: Results, root: Path) -> str:
 
 
 def cell_text(cell: Cell, column: Column, common_n: int | None = None) -> str:
-    """Return a cell in words: mean ± standard deviation, and n where it is not the column's usual one."""
+    """Return a cell in words: mean ± standard deviation, and n where it is not the column's usual one; intervals."""
     if cell is None:
         return NOTHING
     if isinstance(cell, str):
         return cell
+    if isinstance(cell, Estimate):
+        value, low, high = (number_text(number, column.digits) for number in (cell.value, cell.low, cell.high))
+        return f"{value} ({low} to {high})"
     if not isinstance(cell, Spread):
         return number_text(cell, column.digits)
     text = number_text(cell.mean, column.digits)
