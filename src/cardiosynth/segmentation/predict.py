@@ -18,10 +18,10 @@ from cardiosynth.core.config import Settings, parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.core.labels import LabelTable
-from cardiosynth.core.store import latest_checkpoint, read_json
 from cardiosynth.segmentation.checks import check_axes
 from cardiosynth.segmentation.networks import Classes, build_segmenter, fast_memory_format
-from cardiosynth.segmentation.task import STAGE, SegmentationStage, stage_folder
+from cardiosynth.segmentation.records import read_stage
+from cardiosynth.segmentation.task import STAGE, SegmentationStage
 from cardiosynth.training.settings import uses_bfloat16
 from cardiosynth.training.state import load_weights
 
@@ -75,12 +75,8 @@ def load_segmenter(run: Path, device: str = "cpu") -> Segmenter:
     Raises:
         InputError: no checkpoint, one of another stage, or a damaged one.
     """
-    checkpoint = latest_checkpoint(stage_folder(Path(run)))
-    record, origin = read_json(checkpoint / "record.json"), str(checkpoint / "record.json")
-    if record.get("stage") != STAGE:
-        raise InputError(
-            f"{checkpoint} is a '{record.get('stage')}', not a {STAGE}; name a run with a trained {STAGE}."
-        )
+    checkpoint, record = read_stage(run, STAGE)
+    origin = str(checkpoint / "record.json")
     stage = parse_settings(SegmentationStage, record["settings"], origin)
     classes = parse_settings(Classes, record["classes"], origin)
     network = build_segmenter(stage.network, classes)

@@ -12,7 +12,7 @@ from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.data.dataset import Dataset
 from cardiosynth.data.splits import fold_of
 from cardiosynth.segmentation.predict import Segmenter, load_segmenter
-from cardiosynth.segmentation.task import SegmentationStage, train_segmenter
+from cardiosynth.segmentation.task import STAGE, SegmentationStage, train_segmenter
 
 PRETRAINED, FINETUNED = "pre-trained", "fine-tuned"
 """Folders of the two stages in a run."""
@@ -62,34 +62,49 @@ def of_length(stage: SegmentationStage, steps: int, **training: float) -> Segmen
 
 
 def train_staged(
-    synthetic: Sequence[Case],
-    real: Sequence[Case],
+    synthetic: Sequence[Case] | None,
+    real: Sequence[Case] | None,
     run: Path,
     staged: StagedTraining,
     scale: IntensityScale,
     device: str = "cpu",
+    *,
+    folds: int = 1,
 ) -> Path:
     """Pre-train on synthetic cases, then fine-tune on real ones; the same call goes on after a stop.
 
     Args:
-        synthetic: weighted by their confidence maps, as ``staged.stage.confidence`` says.
-        real: fine-tuned on.
-        run: gets ``pre-trained/`` and ``fine-tuned/``, each a run with a segmenter.
+        synthetic: weighted by their confidence maps, as ``staged.stage.confidence`` says. None trains on the real ones
+            alone, for all steps.
+        real: fine-tuned on. None ends with pre-training.
+        run: gets ``pre-trained/`` and ``fine-tuned/`` (which real cases alone are written to as well), each a run with
+            a segmenter.
         staged: how, and for how long.
         scale: how the network sees intensities.
         device: ``cpu`` or ``cuda``.
+        folds: how many segmenters are trained on the real cases, each without its fold; see :func:`train_folds`. 1
+            trains one on all of them.
 
     Returns:
-        The last checkpoint of fine-tuning.
+        The last checkpoint.
 
     Raises:
-        InputError: cases that do not suit each other or the settings, or a run begun otherwise.
+        InputError: no cases at all, cases that do not suit each other or the settings, or a run begun otherwise.
     """
-    first, second = run / PRETRAINED, run / FINETUNED
-    train_segmenter(synthetic, first, staged.pretraining, scale, device=device, label="pre-train segmenter")
-    return train_segmenter(
-        real, second, staged.finetuning, scale, init=first, device=device, label="fine-tune segmenter"
-    )
+    if synthetic is None and real is None:
+        raise InputError("there is nothing to train on; give cases to pre-train on, to fine-tune on, or both.")
+    last, first = run, None
+    if synthetic is not None:
+        first = run / PRETRAINED
+        last = train_segmenter(synthetic, first, staged.pretraining, scale, device=device, label="pre-train segmenter")
+    if real is None:
+        return last
+    stage, place = staged.stage if first is None else staged.finetuning, run / FINETUNED
+    if folds > 1:
+        assert isinstance(real, Dataset), "folds are drawn by patient"
+        return train_folds(real, place, stage, scale, count=folds, init=first, device=device)[-1]
+    label = "train segmenter" if first is None else "fine-tune segmenter"
+    return train_segmenter(real, place, stage, scale, init=first, device=device, label=label)
 
 
 def train_folds(
@@ -142,3 +157,28 @@ def load_folds(run: Path, device: str = "cpu") -> list[Segmenter]:
     if not folds:
         raise InputError(f"{run} has no fold-0; train folds there, or name the run of one segmenter.")
     return [load_segmenter(folder, device) for folder in folds]
+
+
+def load_trained(run: Path, device: str = "cpu") -> list[Segmenter]:
+    """Load what a run ended with: its fine-tuned segmenter, else the pre-trained one, else its own; or all its folds'.
+
+    Args:
+        run: of `train_staged`, `train_folds` or :func:`train_segmenter`, or what :func:`load_segmenter` takes.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: nothing is trained there.
+    """
+    last = last_stage(run)
+    return load_folds(last, device) if any(last.glob("fold-*")) else [load_segmenter(last, device)]
+
+
+def last_stage(run: Path) -> Path:
+    """Return the run of the stage that a run ended with; the run itself where it has no stages."""
+    return next((run / stage for stage in (FINETUNED, PRETRAINED) if (run / stage).is_dir()), run)
+
+
+def is_trained(run: Path) -> bool:
+    """Return whether this is what `load_trained` takes, finished or not, rather than something else."""
+    last = last_stage(run)
+    return (last / "record.json").exists() or (last / STAGE).is_dir() or any(last.glob("fold-*"))

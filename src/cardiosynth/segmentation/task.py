@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pydantic
 import torch
 from torch import Tensor, nn
 
-from cardiosynth import __version__
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings
 from cardiosynth.core.intensity import IntensityScale
@@ -19,6 +17,7 @@ from cardiosynth.segmentation.augmentation import Augmentation
 from cardiosynth.segmentation.checks import check_axes, check_datasets, check_start, check_structures
 from cardiosynth.segmentation.losses import ConfidenceWeights, cal_parts
 from cardiosynth.segmentation.networks import SegmenterSettings, build_segmenter, fast_memory_format, target_classes
+from cardiosynth.segmentation.records import stage_folder, training_record
 from cardiosynth.segmentation.spatial import moved_crop
 from cardiosynth.training.loop import Batch, Player, TrainingSettings, fit
 from cardiosynth.training.state import load_weights
@@ -181,11 +180,12 @@ def train_segmenter(
     network = build_segmenter(stage.network, target_classes(cache.labels), stage.training.seed)
     started_from = None
     if init is not None:
-        check_start(stage_folder(init), cases, cache.labels, scale)
-        started_from = load_weights(network, stage_folder(init))
+        check_start(stage_folder(init, STAGE), cases, cache.labels, scale)
+        started_from = load_weights(network, stage_folder(init, STAGE))
     sizes = [len(dataset) for dataset in datasets] if mixed_with else []
     task = SegmentationTask(cache, network, stage, sizes)
-    record = {**segmenter_record(cache, stage, scale, started_from), **recorded_preparation(cases)}
+    record = {**training_record(STAGE, stage, cache, scale, started_from), **recorded_preparation(cases)}
+    record["classes"] = task.classes.model_dump(mode="json")
     record |= {"datasets": sizes} if sizes else {}
     return fit(task, stage.training, run / STAGE, record, device=device, label=label)
 
@@ -195,25 +195,3 @@ def weighted(case: Case, weights: ConfidenceWeights | None) -> Case:
     if case.confidence is None or weights is None:
         return case.with_(confidence=None)
     return case.with_(confidence=weights.floored(torch.from_numpy(case.confidence)).numpy())
-
-
-def segmenter_record(
-    cache: CaseCache, stage: SegmentationStage, scale: IntensityScale, init: str | None = None
-) -> dict[str, Any]:
-    """Return what a segmenter's checkpoint says of itself."""
-    return {
-        "stage": STAGE,
-        "settings": stage.model_dump(mode="json"),
-        "labels": cache.labels.model_dump(mode="json"),
-        "classes": target_classes(cache.labels).model_dump(mode="json"),
-        "intensity": scale.model_dump(mode="json"),
-        "cases": list(cache.case_ids),
-        "licences": sorted({str(case.provenance.get("licence", "unknown")) for case in cache.cases}),
-        "init": init,
-        "code_version": __version__,
-    }
-
-
-def stage_folder(run: Path) -> Path:
-    """Return the segmenter's folder of a run, or ``run`` itself where it is one, a checkpoint or a file of weights."""
-    return run / STAGE if (run / STAGE).is_dir() else run

@@ -7,12 +7,19 @@ from torch import nn
 
 from cardiosynth.core.case import Case
 from cardiosynth.core.errors import InputError
+from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.core.labels import label_table
+from cardiosynth.core.store import save_checkpoint
 from cardiosynth.data.dataset import read_dataset, write_dataset
+from cardiosynth.data.loader import CaseCache
 from cardiosynth.segmentation.medsam import predict
-from cardiosynth.segmentation.medsam.predict import GROUND_TRUTH, Medsam, load_medsam, merged, predict_dataset
-from cardiosynth.segmentation.medsam.task import SCALE, train_medsam
+from cardiosynth.segmentation.medsam.chain import predict_dataset
+from cardiosynth.segmentation.medsam.predict import GROUND_TRUTH, Medsam, load_medsam, merged, segment
+from cardiosynth.segmentation.medsam.task import PUBLISHED_SCALE, SCALE, train_medsam
+from cardiosynth.segmentation.networks import build_segmenter, target_classes
+from cardiosynth.segmentation.records import training_record
 
+from ..cases import stage as own_stage
 from .models import TRAINING, stage
 
 LABELS = label_table({"chamber": 3, "vessel": 7, "lung": 40}, surroundings=["lung"])
@@ -59,7 +66,7 @@ def scans(tmp_path):
 
 
 def test_a_perfect_networks_masks_come_back_on_the_grid(scans, tmp_path):
-    found = predict_dataset(perfect(), scans, tmp_path / "out")
+    found = segment(perfect(), scans, tmp_path / "out")
     for case in found:
         truth = scans.case(case.case_id)
         assert np.array_equal(case.required_mask(), LABELS.only_targets(truth.required_mask()))
@@ -91,13 +98,13 @@ def test_boxes_of_a_segmenters_masks_lead_to_the_same_and_are_named(scans, tmp_p
             mask[tuple(voxels[len(voxels) // 2])] = 0
         guesses.append(case.with_(image=None, mask=mask, provenance={"segmented_by": "1" * 16}))
     prompts = write_dataset(guesses, tmp_path / "guesses", name="first look")
-    found = predict_dataset(perfect(), scans, tmp_path / "out", prompts=prompts)
+    found = segment(perfect(), scans, tmp_path / "out", prompts=prompts)
     truth = scans.case("scan-1").required_mask()
     assert np.array_equal(found.case("scan-1").required_mask(), LABELS.only_targets(truth))
     boxes = found.case("scan-1").provenance["boxes_of"]
     assert (boxes["dataset"], boxes["segmented_by"]) == ("first look", ["1" * 16])
     with pytest.raises(InputError, match="was made with other settings"):
-        predict_dataset(perfect(), scans, tmp_path / "out")
+        segment(perfect(), scans, tmp_path / "out")
 
 
 def test_prediction_goes_on_where_it_stopped(scans, tmp_path, monkeypatch):
@@ -111,10 +118,10 @@ def test_prediction_goes_on_where_it_stopped(scans, tmp_path, monkeypatch):
 
     monkeypatch.setattr(predict, "predict_mask", once)
     with pytest.raises(KeyboardInterrupt):
-        predict_dataset(perfect(), scans, tmp_path / "out")
+        segment(perfect(), scans, tmp_path / "out")
     left = []
     monkeypatch.setattr(predict, "predict_mask", lambda m, c, p: left.append(c.case_id) or honest(m, c, p))
-    predict_dataset(perfect(), scans, tmp_path / "out")
+    segment(perfect(), scans, tmp_path / "out")
     assert (seen, left) == (["scan-0"], ["scan-1"])
     assert read_dataset(tmp_path / "out").case_ids == ("scan-0", "scan-1")
 
@@ -124,11 +131,43 @@ def test_the_highest_probability_wins_and_below_one_half_is_background():
     assert merged(probabilities, [3, 7]).tolist() == [[3, 7, 0]]
 
 
-def test_a_trained_network_predicts_and_cached_embeddings_change_nothing(scans, tmp_path):
-    one_step = stage(training=TRAINING.model_copy(update={"steps": 1}))
-    train_medsam(list(scans), tmp_path / "run", one_step)
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Return a run of one step."""
+    run = tmp_path_factory.mktemp("medsam")
+    train_medsam([volume(0), volume(1)], run, stage(training=TRAINING.model_copy(update={"steps": 1})))
+    return run
+
+
+def test_cases_that_the_prompts_lack_are_named_before_anything_is_written(scans, tmp_path):
+    guesses = write_dataset([volume(0).with_(image=None)], tmp_path / "guesses")
+    with pytest.raises(InputError, match="has no mask of case scan-1 to draw boxes around"):
+        segment(perfect(), scans, tmp_path / "out", guesses)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_masks_prompts_or_a_run_of_our_own_segmenter_whose_masks_are_made_first(run, scans, tmp_path):
+    scale = IntensityScale()
+    record = training_record("segmenter", own_stage(), CaseCache(list(scans), scale), scale, None)
+    record["classes"] = target_classes(LABELS).model_dump(mode="json")
+    network = build_segmenter(own_stage().network, target_classes(LABELS))
+    save_checkpoint(tmp_path / "own" / "segmenter", 1, network.state_dict(), {}, record)
+    by_run = predict_dataset(run, scans, tmp_path / "by-run", prompts=tmp_path / "own")
+    guesses = read_dataset(tmp_path / "by-run-prompts")
+    by_folder = predict_dataset(run, scans, tmp_path / "folder", prompts=guesses.root)
+    for one in by_run:
+        assert np.array_equal(one.required_mask(), by_folder.case(one.case_id).required_mask())
+        assert one.provenance["boxes_of"]["segmented_by"] == [guesses[0].provenance["segmented_by"]]
+    published = predict_dataset(run, scans, tmp_path / "published")
+    assert published.description.facts["boxes_of"] == GROUND_TRUTH
+    assert published.description.facts["licences"] == ["unknown"]
+    with pytest.raises(InputError, match="was made with other settings"):
+        predict_dataset(run, scans, tmp_path / "published", scale=PUBLISHED_SCALE)
+
+
+def test_a_trained_network_predicts_and_cached_embeddings_change_nothing(run, scans, tmp_path):
     case = scans.case("scan-0")
-    plain, cached = load_medsam(tmp_path / "run"), load_medsam(tmp_path / "run", embeddings=tmp_path / "seen")
+    plain, cached = load_medsam(run), load_medsam(run, embeddings=tmp_path / "seen")
     masks = [predict.predict_mask(medsam, case, case) for medsam in (plain, cached, cached)]
     assert np.array_equal(masks[0], masks[1])
     assert np.array_equal(masks[0], masks[2])

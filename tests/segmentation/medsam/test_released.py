@@ -1,8 +1,13 @@
+import json
+from functools import partial
+
 import pytest
 import torch
 
+from cardiosynth.cli import main
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.store import load_tensors, read_json, save_tensors
+from cardiosynth.recipes.weights import import_weights
 from cardiosynth.segmentation.medsam.network import build_medsam, image_embeddings, mask_logits
 from cardiosynth.segmentation.medsam.predict import load_medsam
 from cardiosynth.segmentation.medsam.released import SHARED, SHARED_AGAIN, import_medsam, read_medsam
@@ -114,3 +119,27 @@ def test_weights_that_lack_something_or_have_no_licence_are_refused(files, tmp_p
     with pytest.raises(InputError, match=r"less.safetensors has no weight 'vision_encoder.pos_embed'"):
         import_medsam(tmp_path / "less.safetensors", tmp_path / "run", "Apache-2.0", TINY)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["hub", "medsam.pth", "hub/model.safetensors"])
+def test_the_command_imports_each_form_and_says_what_it_is(files, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.setattr("cardiosynth.recipes.weights.import_medsam", partial(import_medsam, network=TINY))
+    run = tmp_path / "run"
+    main(["weights", "import", str(files / name), str(run), "--kind", "medsam", "--licence", "Apache-2.0"])
+    capsys.readouterr()
+    main(["weights", "info", str(run), "--json"])
+    facts = json.loads(capsys.readouterr().out)
+    assert [(each["stage"], each["licences"], each["steps"]) for each in facts] == [("medsam", ["Apache-2.0"], 0)]
+    assert facts[0]["parameters"] == sum(value.numel() for value in build_medsam(TINY).state_dict().values())
+    if name != "hub":
+        main(["weights", "info", str(files / name)])
+        assert "kind medsam" in capsys.readouterr().out
+
+
+def test_imports_of_medsam_that_cannot_be_meant_are_refused(files, tmp_path):
+    with pytest.raises(InputError, match=r"--layout ddpm-ct is MAISI's"):
+        import_weights(files / "hub", tmp_path, "medsam", "ddpm-ct", "Apache-2.0")
+    with pytest.raises(InputError, match=r"say --licence TEXT"):
+        import_weights(files / "hub", tmp_path, "medsam", "", "")
+    with pytest.raises(InputError, match=r"weight 'vision_encoder.pos_embed' has shape"):
+        import_medsam(files / "hub", tmp_path, "Apache-2.0", TINY.model_copy(update={"image_size": 128}))

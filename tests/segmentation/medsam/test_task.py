@@ -2,6 +2,7 @@ import numpy as np
 import pydantic
 import pytest
 import torch
+from monai.losses.dice import DiceLoss
 
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.random import generator
@@ -91,6 +92,40 @@ def test_labels_where_confidence_is_zero_change_no_gradient_of_the_network():
     assert all(torch.equal(value, there[name]) for name, value in here.items())
 
 
+def test_labels_of_a_case_where_its_confidence_is_zero_change_nothing_that_is_learned():
+    """Not the slices, not the structures drawn, not the boxes: all gradients are bit for bit the same."""
+    confidence = np.ones((1, *SHAPE), np.float32)
+    confidence[:, 5:] = 0
+    given = [c.with_(confidence=confidence, origin="synthetic") for c in cases()]
+    mask = [c.required_mask().copy() for c in given]
+    for one in mask:
+        one[:, 5:] = np.where(one[:, 5:] == 7, 3, 7)
+    scrambled = [c.with_(mask=m) for c, m in zip(given, mask, strict=True)]
+    honest, other = task(given=given), task(given=scrambled)
+    assert honest.places == other.places
+    here, there = gradients(honest, batch_of(honest, 6)), gradients(other, batch_of(other, 6))
+    assert max(float(value.abs().max()) for value in here.values()) > 0
+    assert all(torch.equal(value, there[name]) for name, value in here.items())
+
+
+def test_full_confidence_is_medsams_own_training_in_loss_and_gradients():
+    one = task(given=cases(1.0))
+    batch = batch_of(one)
+    weighted = gradients(one, batch)
+    one.module.zero_grad()
+    logits = one.module(
+        pixel_values=batch["image"].expand(-1, 3, -1, -1), input_boxes=batch["box"], multimask_output=False
+    ).pred_masks[:, 0]
+    logits = torch.nn.functional.interpolate(logits, (64, 64), mode="bilinear")
+    stock = DiceLoss(sigmoid=True, squared_pred=True)(logits, batch["target"])
+    stock = stock + torch.nn.BCEWithLogitsLoss()(logits, batch["target"])
+    torch.testing.assert_close(one.players()[0].loss(batch)["total"], stock, rtol=1e-5, atol=0)
+    stock.backward()
+    for name, parameter in one.module.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(weighted[name], parameter.grad, rtol=1e-4, atol=1e-6)
+
+
 def test_training_stops_and_goes_on_with_the_same_command(tmp_path):
     straight = train_medsam(cases(0.5), tmp_path / "a", stage())
     train_medsam(cases(0.5), tmp_path / "b", stage(training=TRAINING.model_copy(update={"steps": 2})))
@@ -128,6 +163,20 @@ def test_cached_embeddings_are_those_computed_anew_and_are_computed_once(tmp_pat
     again = task(frozen)
     again.keep_embeddings(EmbeddingCache(tmp_path / "embeddings", again.module, torch.device("cpu"), "fp32"))
     assert all(torch.equal(value, batch_of(again)[name]) for name, value in batch_of(kept).items())
+
+
+def test_what_was_computed_in_bfloat16_is_kept_in_half_the_room(tmp_path):
+    one = task()
+    picture = one.picture(one.places[0])
+    rooms = []
+    for precision in ("fp32", "bf16"):
+        cache = EmbeddingCache(tmp_path, one.module, torch.device("cpu"), precision)
+        file, computed = cache.keep(picture), cache.compute(picture)
+        kept = load_tensors(file)["embedding"]
+        assert kept.nbytes / 1e9 == cache.size_gb(1, TINY)
+        torch.testing.assert_close(read_embedding(file), computed, rtol=0 if precision == "fp32" else 2**-11, atol=1e-7)
+        rooms.append(kept.nbytes)
+    assert rooms[0] == 2 * rooms[1]
 
 
 def test_another_encoder_window_or_slice_is_another_embedding(tmp_path):

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cardiosynth.core.store import fingerprint, load_tensors, save_tensors, whole_file
-from cardiosynth.segmentation.medsam.network import ENCODER, image_embeddings
+from cardiosynth.segmentation.medsam.network import ENCODER, MedsamNetwork, image_embeddings
 from cardiosynth.training.settings import Precision, uses_bfloat16
 
 
@@ -17,6 +17,10 @@ class EmbeddingCache:
 
     The name is a digest of the encoder's weights, the precision, and the picture that the encoder is given, in which
     the image, its window, the slice and the square's size meet. So nothing in it is ever out of date.
+
+    What was computed in float32 is kept so: 256 x 64 x 64 numbers for ViT-B, 4 MiB a slice. What was computed in
+    bfloat16 is kept as float16, 2 MiB, which rounds eight times finer than the decoder's own arithmetic there. A
+    hundred volumes of 100 slices that show a target are 42 or 21 GB.
 
     Args:
         folder: where.
@@ -29,6 +33,16 @@ class EmbeddingCache:
         self.folder, self._network, self._device = folder, network.to(device), device
         self._bfloat16 = uses_bfloat16(precision, device)
         self._encoder = _digest(network.get_submodule(ENCODER).state_dict())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which embeddings are kept."""
+        return torch.float16 if self._bfloat16 else torch.float32
+
+    def size_gb(self, num_slices: int, size: MedsamNetwork) -> float:
+        """Return the room that so many slices take on disk, in 10^9 bytes."""
+        tokens = (size.image_size // size.patch_size) ** 2
+        return num_slices * size.embedding_channels * tokens * self.dtype.itemsize / 1e9
 
     def file(self, picture: Float[Tensor, "1 s s"]) -> Path:
         """Return where the embedding of a picture in model units lies, or would lie."""
@@ -45,7 +59,7 @@ class EmbeddingCache:
         file = self.file(picture)
         if not file.exists():
             with whole_file(file) as partial:
-                save_tensors({"embedding": self.compute(picture)}, partial)
+                save_tensors({"embedding": self.compute(picture).to(self.dtype)}, partial)
         return file
 
     @torch.no_grad()
@@ -56,12 +70,12 @@ class EmbeddingCache:
 
 
 def read_embedding(file: Path) -> Float[Tensor, "c t t"]:
-    """Return what `EmbeddingCache.keep` wrote.
+    """Return what `EmbeddingCache.keep` wrote, float32.
 
     Raises:
         InputError: the file is damaged.
     """
-    return load_tensors(file)["embedding"]
+    return load_tensors(file)["embedding"].float()
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

@@ -15,14 +15,16 @@ from cardiosynth.core.case import Case
 from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale
-from cardiosynth.core.progress import Progress
-from cardiosynth.core.store import fingerprint, latest_checkpoint, read_json
-from cardiosynth.data.dataset import Dataset, DatasetWriter, read_dataset
+from cardiosynth.core.store import fingerprint
+from cardiosynth.data.dataset import Dataset
 from cardiosynth.segmentation.medsam.embeddings import EmbeddingCache, read_embedding
 from cardiosynth.segmentation.medsam.network import build_medsam, image_embeddings, mask_logits
 from cardiosynth.segmentation.medsam.slices import as_square, box_of, cut_axis, num_slices, slice_place, upright
-from cardiosynth.segmentation.medsam.task import STAGE, MedsamStage, medsam_folder
+from cardiosynth.segmentation.medsam.task import STAGE, MedsamStage
 from cardiosynth.segmentation.predict import model_image
+from cardiosynth.segmentation.predictions import write_predictions
+from cardiosynth.segmentation.records import read_stage
+from cardiosynth.segmentation.staged import last_stage
 from cardiosynth.training.settings import uses_bfloat16
 from cardiosynth.training.state import load_weights
 
@@ -40,6 +42,7 @@ class Medsam:
         scale: how it sees intensities.
         fingerprint: of its weights.
         device: where it computes.
+        licences: of the weights and of what they learned from.
         embeddings: where what the encoder sees is kept, None where it is computed each time.
     """
 
@@ -48,6 +51,7 @@ class Medsam:
     scale: IntensityScale
     fingerprint: str
     device: torch.device
+    licences: tuple[str, ...] = ()
     embeddings: EmbeddingCache | None = None
 
 
@@ -57,7 +61,8 @@ def load_medsam(
     """Load a MedSAM, strictly.
 
     Args:
-        run: a run, its ``medsam`` folder, or one checkpoint; the newest is taken.
+        run: of `chain.train`, which ends with its last stage, a run of one stage, its ``medsam`` folder, or one
+            checkpoint; the newest is taken.
         device: ``cpu`` or ``cuda``.
         scale: how it sees intensities; None for what its record says.
         embeddings: folder of cached embeddings, None for no cache.
@@ -65,12 +70,8 @@ def load_medsam(
     Raises:
         InputError: no checkpoint, one of another stage, or a damaged one.
     """
-    checkpoint = latest_checkpoint(medsam_folder(Path(run)))
-    record, origin = read_json(checkpoint / "record.json"), str(checkpoint / "record.json")
-    if record.get("stage") != STAGE:
-        raise InputError(
-            f"{checkpoint} is a '{record.get('stage')}', not a {STAGE}; name a run with a trained {STAGE}."
-        )
+    checkpoint, record = read_stage(last_stage(Path(run)), STAGE)
+    origin = str(checkpoint / "record.json")
     stage = parse_settings(MedsamStage, record["settings"], origin)
     network, place = build_medsam(stage.network), torch.device(device)
     load_weights(network, checkpoint)
@@ -79,44 +80,41 @@ def load_medsam(
     if embeddings is not None:
         kept = EmbeddingCache(embeddings, network, place, stage.training.precision)
     scale = scale or parse_settings(IntensityScale, record["intensity"], origin)
-    return Medsam(network, stage, scale, record["fingerprint"], place, kept)
+    return Medsam(network, stage, scale, record["fingerprint"], place, tuple(record["licences"]), kept)
 
 
-def predict_dataset(
-    medsam: Medsam, cases: Dataset, out: Path, *, prompts: Dataset | None = None, name: str = "medsam"
-) -> Dataset:
+def segment(medsam: Medsam, test: Dataset, out: Path, prompts: Dataset | None = None, name: str = "medsam") -> Dataset:
     """Write a dataset of masks, one per case, on the cases' grids; the same call goes on after a stop.
 
     Args:
         medsam: from `load_medsam`.
-        cases: with images.
-        out: a folder. Its facts, and each case's provenance, hold ``segmented_by`` (fingerprint of the weights),
-            ``boxes_of``: what the boxes were drawn around, and ``intensity``: how the network saw the images.
+        test: with images.
+        out: a folder, see :func:`write_predictions`. Its facts are ``segmented_by`` (fingerprint of the weights),
+            ``boxes_of``: what the boxes were drawn around, ``intensity``: how the network saw the images, and
+            ``licences`` of the weights and of what they learned from.
         prompts: masks of the same cases, as a segmenter predicts them, whose boxes tell where to look; their label
             table is that of the result. None for the cases' own masks: ground truth, as published, which tells the
-            network where each structure is and where it ends. Say so beside such numbers.
+            network in which slices each structure is and where it ends. Say so beside such numbers.
         name: what the dataset is called.
 
     Raises:
         InputError: a case without image or mask, one of another unit or grid, or a folder that holds something else.
     """
-    given = cases if prompts is None else prompts
+    given = test if prompts is None else prompts
+    missing = [case_id for case_id in test.case_ids if case_id not in given.rows]
+    if missing:
+        raise InputError(f"{given.root} has no mask of case {missing[0]} to draw boxes around; predict all test cases.")
     facts = {
         "segmented_by": medsam.fingerprint,
         "boxes_of": GROUND_TRUTH if prompts is None else _origin(prompts),
         "intensity": medsam.scale.model_dump(mode="json"),
+        "licences": list(medsam.licences),
     }
-    with DatasetWriter(out, given.labels, name=name, facts=facts) as writer:
-        done = sum(writer.has(case_id) for case_id in cases.case_ids)
-        with Progress("segment", len(cases), done) as progress:
-            for case_id in (i for i in cases.case_ids if not writer.has(i)):
-                case = cases.case(case_id)
-                mask = predict_mask(medsam, case, case if prompts is None else prompts.case(case_id))
-                provenance = {**case.provenance, **facts}
-                changes = {"mask": mask, "labels": given.labels, "provenance": provenance}
-                writer.write(case.with_(image=None, confidence=None, **changes))
-                progress.update()
-    return read_dataset(out)
+
+    def predict(case: Case) -> UInt8[np.ndarray, "1 *grid"]:
+        return predict_mask(medsam, case, case if prompts is None else prompts.case(case.case_id))
+
+    return write_predictions(test, out, given.labels, facts, predict, name=name)
 
 
 def predict_mask(medsam: Medsam, case: Case, prompts: Case) -> UInt8[np.ndarray, "1 *grid"]:

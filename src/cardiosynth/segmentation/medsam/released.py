@@ -5,7 +5,7 @@ under other names. Nothing in a file is executed.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from cardiosynth import __version__
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.store import checkpoints, file_sha256, save_checkpoint
-from cardiosynth.segmentation.medsam.network import MedsamNetwork, build_medsam
+from cardiosynth.segmentation.medsam.network import ENCODER, MedsamNetwork, build_medsam
 from cardiosynth.segmentation.medsam.task import PUBLISHED_SCALE, STAGE, MedsamStage
 from cardiosynth.training.released import read_released
 from cardiosynth.training.state import load_strictly
@@ -76,7 +76,9 @@ def import_medsam(source: Path, run: Path, licence: str, network: MedsamNetwork 
             that is missing, unknown or of another shape.
     """
     if not licence.strip():
-        raise InputError("weights travel with their licence; take its words from what came with your download.")
+        raise InputError(
+            "weights travel with their licence, so say --licence TEXT; take it from what came with your download."
+        )
     if checkpoints(run / STAGE):
         raise InputError(f"{run} has a stage '{STAGE}' already; name another run folder.")
     size, file = network or MedsamNetwork(), weight_file(source)
@@ -125,6 +127,11 @@ def read_medsam(file: Path) -> dict[str, Tensor]:
         if one in weights and other not in weights:
             weights[other] = weights[one]
     return weights
+
+
+def is_medsam(names: Iterable[str]) -> bool:
+    """Return whether these are the names of Segment Anything's weights, in either layout."""
+    return any(name.removeprefix("module.").startswith((ORIGINAL, f"{ENCODER}.")) for name in names)
 
 
 def renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,23 +2,24 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import pydantic
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cardiosynth import __version__
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale, Window
-from cardiosynth.core.progress import Progress
+from cardiosynth.core.progress import Progress, say
 from cardiosynth.core.random import draw_int
 from cardiosynth.data.loader import CaseCache
 from cardiosynth.data.preparation import recorded_preparation
+from cardiosynth.segmentation.checks import check_structures
 from cardiosynth.segmentation.losses import ConfidenceWeights
 from cardiosynth.segmentation.medsam.embeddings import EmbeddingCache, read_embedding
 from cardiosynth.segmentation.medsam.losses import medsam_parts
@@ -34,7 +35,8 @@ from cardiosynth.segmentation.medsam.slices import (
     upright,
     widened,
 )
-from cardiosynth.segmentation.task import check_structures, weighted
+from cardiosynth.segmentation.records import read_stage, training_record
+from cardiosynth.segmentation.task import weighted
 from cardiosynth.training.loop import Batch, Player, TrainingSettings, fit
 from cardiosynth.training.state import load_weights
 
@@ -53,8 +55,8 @@ class MedsamStage(Settings):
         plane: how volumes are cut: ``short-axis`` across their own slice axis, or ``axial``.
         box_shift: how far a box's sides move outward in training at most, as a share of the square's side. Published:
             20 of 1024 pixels.
-        smallest_area: pixels of a slice that a structure must have to be learned there. Published: 100, which is more
-            than a coronary artery has.
+        smallest_area: pixels of a slice, of those with any confidence, that a structure must have to be learned there.
+            Published: 100, which is more than a coronary artery has.
         freeze_encoder: train the decoder only. Published: both.
         cache_embeddings: keep what the frozen encoder makes of each slice on disk.
         confidence: how confidence maps weigh the loss (CAL); None trains on synthetic pixels as on real ones.
@@ -142,7 +144,9 @@ class MedsamTask:
         return [self.cache.case_ids[index] for index in batch["index"].tolist()]
 
     def keep_embeddings(self, embeddings: EmbeddingCache) -> None:
-        """See every slice once and read its embedding from there on."""
+        """See every slice once and read its embedding from there on; the room that they take on disk is said before."""
+        room_gb = embeddings.size_gb(len(self.places), self.stage.network)
+        say(f"embeddings of {len(self.places)} slices take {room_gb:.1f} GB in {embeddings.folder}")
         left = [place for place in self.places if place not in self._embeddings]
         with Progress("embed slices", len(self.places), len(self.places) - len(left)) as progress:
             for place in left:
@@ -160,6 +164,7 @@ class MedsamTask:
         code, where = place.codes[draw_int(len(place.codes), rng)], self._where(place)
         inside = _upright(self.cache.mask(place.case, where), place) == code
         confidence = _upright(self.cache.confidence(place.case, where), place) * self._factors[place.case]
+        trusted = inside & (confidence > 0)  # a label that counts for nothing must not move the box either
         if place in self._embeddings:
             seen = {"embedding": read_embedding(self._embeddings[place])}
         else:
@@ -167,7 +172,7 @@ class MedsamTask:
         return seen | {
             "target": square_weights(inside.float(), size),
             "confidence": square_weights(confidence, size),
-            "box": widened(box_of(inside[0], size), self.stage.box_shift, size, rng)[None],
+            "box": widened(box_of(trusted[0], size), self.stage.box_shift, size, rng)[None],
             "index": torch.tensor(place.case),
         }
 
@@ -212,7 +217,7 @@ def train_medsam(
         label: what is being trained, for progress and messages.
 
     Returns:
-        The last checkpoint. Its ``record.json`` holds what a segmenter's does.
+        The last checkpoint. Its ``record.json`` holds what a segmenter's does, ``licences`` those of ``init`` too.
 
     Raises:
         InputError: fewer than two cases, cases that do not suit each other or the settings, weights that do not fit, or
@@ -221,19 +226,21 @@ def train_medsam(
     prepared = recorded_preparation(cases)
     cache = CaseCache([weighted(case, stage.confidence) for case in cases], scale, needs_masks=True)
     network = build_medsam(stage.network, stage.training.seed)
-    started_from = None if init is None else load_weights(network, medsam_folder(init))
+    started_from, licences = (None, []) if init is None else _start(network, init)
     task = MedsamTask(cache, network, stage)
     if stage.cache_embeddings:
         folder, precision = embeddings or run / "embeddings", stage.training.precision
         task.keep_embeddings(EmbeddingCache(folder, network, torch.device(device), precision))
     training = _with_steps(stage, len(task.places))
-    record = {**_record(cache, stage, scale, started_from), **prepared}
+    record = {**training_record(STAGE, stage, cache, scale, started_from), **prepared}
+    record["licences"] = sorted({*record["licences"], *licences})
     return fit(task, training, run / STAGE, record, device=device, label=label)
 
 
-def medsam_folder(run: Path) -> Path:
-    """Return MedSAM's folder of a run, or ``run`` itself where it is one, a checkpoint or a file of weights."""
-    return run / STAGE if (run / STAGE).is_dir() else run
+def _start(network: nn.Module, init: Path) -> tuple[str, list[str]]:
+    """Load the weights to start from and return their fingerprint and licences."""
+    checkpoint, record = read_stage(init, STAGE)
+    return load_weights(network, checkpoint), record["licences"]
 
 
 def _with_steps(stage: MedsamStage, num_slices: int) -> TrainingSettings:
@@ -243,23 +250,11 @@ def _with_steps(stage: MedsamStage, num_slices: int) -> TrainingSettings:
     return stage.training.model_copy(update={"steps": steps})
 
 
-def _record(cache: CaseCache, stage: MedsamStage, scale: IntensityScale, init: str | None) -> dict[str, Any]:
-    return {
-        "stage": STAGE,
-        "settings": stage.model_dump(mode="json"),
-        "labels": cache.labels.model_dump(mode="json"),
-        "intensity": scale.model_dump(mode="json"),
-        "cases": list(cache.case_ids),
-        "licences": sorted({str(case.provenance.get("licence", "unknown")) for case in cache.cases}),
-        "init": init,
-        "code_version": __version__,
-    }
-
-
 def _places(cache: CaseCache, index: int, stage: MedsamStage) -> list[Place]:
     case, codes = cache.cases[index], cache.labels.target_codes
     axis = cut_axis(case, stage.plane)
-    areas = [slice_areas(case.required_mask(), axis, code) for code in codes]
+    trusted = np.where(cache.confidence(index).numpy() > 0, case.required_mask(), 0)
+    areas = [slice_areas(trusted, axis, code) for code in codes]
     shown = [
         tuple(c for c, n in zip(codes, row, strict=True) if n >= stage.smallest_area)
         for row in zip(*areas, strict=True)
