@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ pytestmark = [
 
 SHORT: dict[str, Any] = {
     "pretrain_epochs": 2, "finetune_epochs": 1, "real_only_epochs": 1, "iterations": 2, "validation_iterations": 1,
-    "checkpoint_every": 1, "device": "cpu", "processes": 1, "augmentation_workers": 0,
+    "checkpoint_every": 1, "processes": 1, "augmentation_workers": 0,
 }  # fmt: skip
 
 
@@ -65,7 +64,9 @@ def inside(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     def lines(command: Sequence[str], environment: Mapping[str, str | None], *_: Any, **__: Any) -> Iterator[str]:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in environment.items():
-                patch.setenv(name, value) if value is not None else patch.delenv(name, raising=False)
+                patch.setenv(name, value or "")
+                if value is None:
+                    patch.delenv(name)
             child.main(Path(command[-1]))
         yield f"{SIGN}{{}}"
 
@@ -99,8 +100,13 @@ def test_the_chain_runs_and_goes_on_where_it_was_killed(
     assert final["current_epoch"] == 2
 
     before = dict(os.environ)
-    model = stages.finetune(real, run, settings, pretrained)
+    folded = settings.model_copy(update={"folds": (0, 2)})
+    model = stages.finetune(real, run, folded, pretrained)
     assert model.name == "nnUNetTrainer_1epochs__nnUNetPlans__3d_fullres"
+    assert {path.parent.name for path in model.glob("fold_*/checkpoint_final.pth")} == {"fold_0", "fold_2"}
+    assert read_json(run / "nnUNet_preprocessed" / stages.REAL / "splits_final.json") == own_splits(real.case_ids)
+    with pytest.raises(InputError, match=r"3 cases make folds 0 .. 2; there is no fold 3"):
+        stages.finetune(real, run, settings.model_copy(update={"folds": (3,)}), pretrained)
     alone = stages.train_real_only(real, run, settings)
     assert alone != model
     assert dict(os.environ) == before
@@ -150,25 +156,24 @@ def test_a_subset_of_a_run_is_refused(
         stages.train_real_only(read_dataset(tmp_path / "real").subset(["c0"]), tmp_path / "run", settings)
 
 
-@pytest.mark.slow
-def test_a_kill_of_the_process_and_the_same_call_end_alike(
-    sets: tuple[Dataset, Dataset], settings: NnunetTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_synthetic_cases_alone_are_planned_for_themselves(
+    sets: tuple[Dataset, Dataset], settings: NnunetTraining, inside: list[dict[str, Any]], tmp_path: Path
 ):
-    pytest.importorskip("nnunetv2", reason="needs the extra nnunet: pip install 'cardiosynth[nnunet]'")
-    real_lines = stages.program_lines
-
-    def until_the_first_epoch(*words: Any, **more: Any) -> Iterator[str]:
-        with closing(real_lines(*words, **more)) as lines:
-            for line in lines:
-                yield line
-                if line.startswith(SIGN) and "epoch" in line:
-                    raise Killed
-
-    monkeypatch.setattr(stages, "program_lines", until_the_first_epoch)
+    tiny.kill["after"] = 2  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(Killed):
-        stages.pretrain(*sets, tmp_path / "run", settings)
-    monkeypatch.setattr(stages, "program_lines", real_lines)
-    model = stages.pretrain(*sets, tmp_path / "run", settings)
-    log = (tmp_path / "run" / "nnUNet_results" / "pretrain" / "log.txt").read_text()
-    assert (model / "fold_all" / "checkpoint_final.pth").exists()
-    assert log.count('"epoch": 1,') == 1, "what was trained is not trained again"
+        stages.pretrain(sets[0], None, tmp_path / "run", settings)
+    assert [told["case"] for told in inside] == ["c0", "c1"]
+    made = tmp_path / "run" / "nnUNet_preprocessed"
+    assert [path.name for path in made.iterdir()] == [stages.SYNTHETIC]
+    assert read_json(made / stages.SYNTHETIC / "nnUNetPlans.json")["dataset_name"] == stages.SYNTHETIC
+
+
+def test_plans_of_two_resolutions_are_refused(
+    sets: tuple[Dataset, Dataset], settings: NnunetTraining, inside: list[dict[str, Any]], tmp_path: Path
+):
+    plans = tiny.plans("elsewhere")
+    network = plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    network["strides"] = network["strides"][:2]
+    write_json(tmp_path / "plans.json", plans)
+    with pytest.raises(InputError, match=r"only 2 resolutions for patches of \[16, 16, 16\]"):
+        stages.train_real_only(sets[1], tmp_path / "run", settings)

@@ -7,7 +7,10 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,16 +22,16 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager  # pyri
 from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.store import read_json, remove_partial, whole_folder, write_json
-from cardiosynth.segmentation.nnunet.settings import SIGN, Fold, NnunetTraining, Request
+from cardiosynth.segmentation.nnunet.settings import FINAL, PLANS, SIGN, Fold, NnunetTraining, Request
 from cardiosynth.segmentation.nnunet.sidecar import missing_sidecars, write_sidecar
-from cardiosynth.segmentation.nnunet.splits import own_splits
+from cardiosynth.segmentation.nnunet.splits import SPLITS
 from cardiosynth.segmentation.nnunet.trainer import ScheduledTrainer, configured_trainer
 from cardiosynth.segmentation.nnunet.weights import transfer_weights
 
-PLANS = "nnUNetPlans"
-"""Plans have this name whichever planner made them, so that every stage finds them."""
 CHECKPOINTS = ("checkpoint_latest.pth", "checkpoint_best.pth")
-FINAL = "checkpoint_final.pth"
+MIN_STAGES = 3
+"""With two, nnU-Net's weights of deep supervision are 0 divided by 0."""
+WATCH_S = 0.5
 
 
 def main(request: Path) -> None:
@@ -73,6 +76,8 @@ def plan(dataset: str, settings: NnunetTraining) -> None:
         extract_fingerprints([number], num_processes=settings.processes)
         plan_experiments([number], settings.planner, overwrite_plans_name=PLANS)
         write_json(folder / "planned.json", {"planner": settings.planner})
+    if (raw / SPLITS).exists():  # nnU-Net's planners copy it, but it may be written later
+        shutil.copy(raw / SPLITS, folder / SPLITS)
 
 
 def move_plans(source: str, target: str) -> None:
@@ -89,16 +94,22 @@ def move_plans(source: str, target: str) -> None:
 
 
 def preprocess(dataset: str, settings: NnunetTraining) -> None:
-    """Preprocess the cases that are not yet, with their confidence maps, and write folds where nnU-Net's would not do.
+    """Preprocess the cases that are not yet, with their confidence maps.
 
     Raises:
-        InputError: the plans do not have this configuration.
+        InputError: the plans do not have this configuration, or one that cannot be trained.
     """
     raw, folder = _folder("raw", dataset), _folder("preprocessed", dataset)
     plans = PlansManager(str(folder / f"{PLANS}.json"))
     if settings.configuration not in plans.available_configurations:
         raise InputError(f"nnU-Net has no plans for '{settings.configuration}' here; choose another configuration.")
-    out = folder / plans.get_configuration(settings.configuration).data_identifier
+    chosen = plans.get_configuration(settings.configuration)
+    if len(chosen.pool_op_kernel_sizes) < MIN_STAGES:
+        raise InputError(
+            f"nnU-Net plans only {len(chosen.pool_op_kernel_sizes)} resolutions for patches of {chosen.patch_size} "
+            "voxels, with which its loss is not a number; give larger images or plans of your own."
+        )
+    out = folder / chosen.data_identifier
     names = sorted(path.name.removesuffix(".nii.gz") for path in (raw / "labelsTr").glob("*.nii.gz"))
     (folder / "gt_segmentations").mkdir(exist_ok=True)
     out.mkdir(exist_ok=True)
@@ -108,9 +119,6 @@ def preprocess(dataset: str, settings: NnunetTraining) -> None:
     maps = [] if settings.confidence is None else missing_sidecars(raw, out, ".nii.gz")
     left = [name for name, _ in maps]
     _each(partial(_bring_confidence, raw, folder, settings.configuration), left, settings.processes)
-    splits = own_splits(names) if settings.folds != ("all",) else None
-    if splits is not None:
-        write_json(folder / "splits_final.json", splits)
 
 
 def _each(work: Callable[[str], None], names: list[str], processes: int) -> None:
@@ -164,7 +172,7 @@ def train(asked: Request, fold: Fold) -> None:
 
 def _trainer(asked: Request, fold: Fold) -> ScheduledTrainer:
     settings, folder = asked.settings, _folder("preprocessed", asked.dataset)
-    device = settings.device
+    device: str = asked.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":  # as nnU-Net's own command does
@@ -181,7 +189,20 @@ def _trainer(asked: Request, fold: Fold) -> ScheduledTrainer:
     return kind(plans, settings.configuration, fold, about, torch.device(device))  # pyright: ignore
 
 
+def end_with_parent() -> None:
+    """End our whole process group soon after whoever started us, even if killed: the next call is to be alone."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_S)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 if __name__ == "__main__":
+    end_with_parent()
     try:
         main(Path(sys.argv[1]))
     except InputError as error:

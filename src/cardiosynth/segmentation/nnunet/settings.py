@@ -10,11 +10,16 @@ from cardiosynth.segmentation.losses import ConfidenceWeights
 from cardiosynth.segmentation.nnunet.schedule import Schedule
 
 Fold = int | Literal["all"]
+Device = Literal["auto", "cpu", "cuda"]
+PLANS = "nnUNetPlans"
+"""Plans have this name whichever planner made them, so that every stage finds them."""
+FINAL = "checkpoint_final.pth"
+"""A fold that has it is trained to its end."""
 SIGN = "@cardiosynth "
 """What the child process tells us begins so."""
 StageName = Literal["pretrain", "finetune", "real_only"]
 
-MAY_CHANGE = {"device", "folds", "processes", "augmentation_workers", "timeout_h"}
+MAY_CHANGE = {"folds", "processes", "augmentation_workers", "timeout_h"}
 """Settings that may be others when a run goes on."""
 
 
@@ -23,7 +28,8 @@ class NnunetTraining(Settings):
 
     Attributes:
         configuration: of nnU-Net's plans.
-        folds: of the real cases; ``all`` trains on every one. Pre-training takes all synthetic cases.
+        folds: of the real cases, counted from 0 as nnU-Net does; ``all`` trains on every case. There are five, or as
+            many as patients where those are fewer. Pre-training takes all synthetic cases.
         pretrain_epochs: published 800.
         finetune_epochs: published 200; with a schedule of its own.
         real_only_epochs: published 1000, the two above together.
@@ -37,7 +43,6 @@ class NnunetTraining(Settings):
         checkpoint_every: epochs between checkpoints to go on from.
         planner: nnU-Net's planner for the real cases.
         plans: a file of plans to use instead of planning.
-        device: ``auto`` takes CUDA where nnU-Net's torch finds it.
         processes: that preprocess cases.
         augmentation_workers: that augment batches; None leaves it to nnU-Net, 0 augments in the training's own process.
         timeout_h: how long nnU-Net may work without finishing a case or an epoch.
@@ -57,7 +62,6 @@ class NnunetTraining(Settings):
     checkpoint_every: int = pydantic.Field(default=50, ge=1)
     planner: str = "ExperimentPlanner"
     plans: Path | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
     processes: int = pydantic.Field(default=4, ge=1)
     augmentation_workers: int | None = pydantic.Field(default=None, ge=0)
     timeout_h: pydantic.PositiveFloat = 24.0
@@ -82,11 +86,12 @@ class Request(Settings):
     Attributes:
         stage: which one.
         settings: how.
-        real: name of the real dataset, whose plans all stages share.
+        real: name of the dataset that is planned for; all stages share its plans.
         dataset: name of the dataset that is trained on.
         folds: of that dataset.
         weights: how its maps weigh the loss; None where it has none or they are not to count.
         initial: checkpoint to begin from.
+        device: ``auto`` takes CUDA where nnU-Net's torch finds it.
     """
 
     stage: StageName
@@ -96,3 +101,4 @@ class Request(Settings):
     folds: tuple[Fold, ...]
     weights: ConfidenceWeights | None = None
     initial: Path | None = None
+    device: Device = "auto"

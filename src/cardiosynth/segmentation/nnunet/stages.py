@@ -19,19 +19,23 @@ from cardiosynth.data.annotate.programs import program_lines
 from cardiosynth.data.dataset import Dataset
 from cardiosynth.data.export.nnunet import consecutive, export_nnunet
 from cardiosynth.segmentation.nnunet.commands import commands
-from cardiosynth.segmentation.nnunet.settings import MAY_CHANGE, SIGN, NnunetTraining, Request
+from cardiosynth.segmentation.nnunet.settings import FINAL, MAY_CHANGE, SIGN, Device, NnunetTraining, Request
+from cardiosynth.segmentation.nnunet.splits import write_splits
 
 REAL, SYNTHETIC = "Dataset001_real", "Dataset002_synthetic"
 
 
-def pretrain(synthetic: Dataset, real: Dataset, run: Path, settings: NnunetTraining) -> Path:
+def pretrain(
+    synthetic: Dataset, real: Dataset | None, run: Path, settings: NnunetTraining, device: Device = "auto"
+) -> Path:
     """Train on synthetic cases with the real ones' plans; see `finetune` for what comes next.
 
     Args:
         synthetic: with confidence maps where they are to weigh the loss (Eq. 9; without them it is Eq. 8).
-        real: of the same label table; planned for, not trained on.
+        real: of the same label table; planned for, not trained on. None to plan for the synthetic ones.
         run: the run's folder.
         settings: how.
+        device: ``auto`` takes CUDA where nnU-Net's torch finds it.
 
     Returns:
         nnU-Net's model folder, ``TRAINER__PLANS__CONFIGURATION``.
@@ -40,6 +44,49 @@ def pretrain(synthetic: Dataset, real: Dataset, run: Path, settings: NnunetTrain
         InputError: label tables or intensity units that differ, a run begun otherwise, or nnU-Net fails, with its last
             words.
     """
+    planned_for = {} if real is None else {REAL: real}
+    if real is not None:
+        _check_together(synthetic, real)
+    exported = {
+        name: _exported(dataset, run / "nnUNet_raw" / name)
+        for name, dataset in {**planned_for, SYNTHETIC: synthetic}.items()
+    }
+    mapped = any(exported[SYNTHETIC].has("confidence", case_id) for case_id in exported[SYNTHETIC].case_ids)
+    request = Request(
+        stage="pretrain", settings=settings, real=REAL if planned_for else SYNTHETIC, dataset=SYNTHETIC,
+        folds=("all",), weights=settings.confidence if mapped else None, device=device,
+    )  # fmt: skip
+    return _train(run, request, exported)
+
+
+def finetune(real: Dataset, run: Path, settings: NnunetTraining, pretrained: Path, device: Device = "auto") -> Path:
+    """Train on real cases from pre-trained weights, with a fresh schedule.
+
+    Args:
+        real: as in `pretrain`.
+        run: the run's folder.
+        settings: how.
+        pretrained: what `pretrain` returned.
+        device: as in `pretrain`.
+
+    Returns:
+        nnU-Net's model folder.
+
+    Raises:
+        InputError: as `pretrain`, or weights that do not fit.
+    """
+    checkpoint = (pretrained / "fold_all" / FINAL).resolve()
+    if not checkpoint.exists():
+        raise InputError(f"{checkpoint} does not exist; finish pre-training first.")
+    return _real_stage(real, run, settings, checkpoint, device)
+
+
+def train_real_only(real: Dataset, run: Path, settings: NnunetTraining, device: Device = "auto") -> Path:
+    """Train on real cases alone, as nnU-Net does; see `finetune`."""
+    return _real_stage(real, run, settings, None, device)
+
+
+def _check_together(synthetic: Dataset, real: Dataset) -> None:
     one, other = ({x.name: x.code for x in consecutive(dataset.labels)} for dataset in (synthetic, real))
     if one != other:
         raise InputError(
@@ -49,47 +96,14 @@ def pretrain(synthetic: Dataset, real: Dataset, run: Path, settings: NnunetTrain
         raise InputError(
             f"{synthetic.root} is in '{synthetic.intensity_unit}', {real.root} in '{real.intensity_unit}'."
         )
+
+
+def _real_stage(real: Dataset, run: Path, settings: NnunetTraining, initial: Path | None, device: Device) -> Path:
     exported = {REAL: _exported(real, run / "nnUNet_raw" / REAL)}
-    exported[SYNTHETIC] = _exported(synthetic, run / "nnUNet_raw" / SYNTHETIC)
-    mapped = any(exported[SYNTHETIC].has("confidence", case_id) for case_id in exported[SYNTHETIC].case_ids)
-    weights = settings.confidence if mapped else None
-    request = Request(
-        stage="pretrain", settings=settings, real=REAL, dataset=SYNTHETIC, folds=("all",), weights=weights
-    )
-    return _train(run, request, exported)
-
-
-def finetune(real: Dataset, run: Path, settings: NnunetTraining, pretrained: Path) -> Path:
-    """Train on real cases from pre-trained weights, with a fresh schedule.
-
-    Args:
-        real: as in `pretrain`.
-        run: the run's folder.
-        settings: how.
-        pretrained: what `pretrain` returned.
-
-    Returns:
-        nnU-Net's model folder.
-
-    Raises:
-        InputError: as `pretrain`, or weights that do not fit.
-    """
-    checkpoint = (pretrained / "fold_all" / "checkpoint_final.pth").resolve()
-    if not checkpoint.exists():
-        raise InputError(f"{checkpoint} does not exist; finish pre-training first.")
-    return _real_stage(real, run, settings, checkpoint)
-
-
-def train_real_only(real: Dataset, run: Path, settings: NnunetTraining) -> Path:
-    """Train on real cases alone, as nnU-Net does; see `finetune`."""
-    return _real_stage(real, run, settings, None)
-
-
-def _real_stage(real: Dataset, run: Path, settings: NnunetTraining, initial: Path | None) -> Path:
-    exported = {REAL: _exported(real, run / "nnUNet_raw" / REAL)}
+    write_splits(run / "nnUNet_raw" / REAL, exported[REAL].case_ids, settings.folds)
     request = Request(
         stage="real_only" if initial is None else "finetune",
-        settings=settings, real=REAL, dataset=REAL, folds=settings.folds, initial=initial,
+        settings=settings, real=REAL, dataset=REAL, folds=settings.folds, initial=initial, device=device,
     )  # fmt: skip
     return _train(run, request, exported)
 
@@ -123,9 +137,9 @@ def _train(run: Path, request: Request, exported: dict[str, Dataset]) -> Path:
         "nnUNet_results": str(results),
         "nnUNet_extTrainer": None,
         "nnUNet_def_n_proc": str(settings.processes),
-        **({} if settings.augmentation_workers is None else {"nnUNet_n_proc_DA": "1"}),
+        "nnUNet_n_proc_DA": None,
     }
-    command = [sys.executable, "-m", "cardiosynth.segmentation.nnunet.child", str(results / "request.json")]
+    command = [sys.executable, "-u", "-m", "cardiosynth.segmentation.nnunet.child", str(results / "request.json")]
     log = results / "log.txt"
     epochs = settings.schedule(request.stage).epochs * len(request.folds)
     lines = program_lines(command, environment, settings.timeout_h * 3600, log, sign=SIGN)
@@ -148,7 +162,7 @@ def _begin(record: Path, request: Request, exported: dict[str, Dataset]) -> None
         InputError: it does not.
     """
     about = {
-        **request.model_dump(mode="json", exclude={"settings", "folds"}),
+        **request.model_dump(mode="json", exclude={"settings", "folds", "device"}),
         "settings": request.settings.model_dump(mode="json", exclude=MAY_CHANGE),
         "cases": {name: list(dataset.case_ids) for name, dataset in exported.items()},
     }
