@@ -13,6 +13,7 @@ from cardiosynth.core.labels import LabelTable, relabel
 from cardiosynth.core.progress import Progress, say
 from cardiosynth.core.store import write_json
 from cardiosynth.data.dataset import SPLIT, Dataset, DatasetWriter, read_dataset
+from cardiosynth.data.description import Description
 
 MAPPING = "label_mapping.json"
 FOLDER = re.compile(r"Dataset(\d{3})_\w+")
@@ -63,6 +64,17 @@ def consecutive(labels: LabelTable) -> LabelTable:
     """Return the table with codes 1, 2, 3, ... in the order of the present ones."""
     ordered = sorted(labels, key=lambda label: label.code)
     return LabelTable(labels=tuple(x.model_copy(update={"code": i}) for i, x in enumerate(ordered, start=1)))
+
+
+def source_codes(description: Description) -> LabelTable:
+    """Return the label table of the dataset that an nnU-Net folder was exported from; its own where it was not.
+
+    Args:
+        description: of the folder, or of a model that was trained on it.
+    """
+    codes = description.facts.get("export", {}).get("codes", {})
+    labels = (x.model_copy(update={"code": codes[x.name]["code"]} if codes else {}) for x in description.labels)
+    return LabelTable(labels=tuple(labels))
 
 
 def _mapping(source: LabelTable, target: LabelTable) -> dict[str, dict[str, int]]:
