@@ -1,3 +1,4 @@
+import numpy as np
 import pydantic
 import pytest
 
@@ -7,7 +8,9 @@ from cardiosynth.data.dataset import read_dataset, write_dataset
 from cardiosynth.segmentation.predict import predict_ensemble
 from cardiosynth.segmentation.staged import StagedTraining, load_folds, train_folds, train_staged
 
+from . import chain as process
 from .cases import SCALE, case, stage
+from .killed import assert_same, killed_again_and_again
 
 ONCE = stage(training=stage().training.model_copy(update={"steps": 1, "warmup_steps": 0}))
 
@@ -54,3 +57,18 @@ def test_every_fold_is_trained_without_its_patients_and_all_decide_together(tmp_
 def test_a_run_without_folds_is_refused(tmp_path):
     with pytest.raises(InputError, match="has no fold-0"):
         load_folds(tmp_path)
+
+
+@pytest.mark.slow
+def test_kills_in_pretraining_fine_tuning_and_predicting_leave_no_trace(tmp_path):
+    confidence = np.full((1, 12, 12, 12), 0.5, np.float32)
+    made = [case(i, confidence=confidence, origin="synthetic") for i in (0, 1)]
+    write_dataset(made, tmp_path / "data" / "synthetic")
+    write_dataset([case(i) for i in (2, 3)], tmp_path / "data" / "real")
+    write_dataset([case(i) for i in (4, 5)], tmp_path / "data" / "test")
+    process.chain(tmp_path / "unbroken")
+    # Steps of pre-training 5, of fine-tuning 3, cases 2; a checkpoint every two steps and at the end.
+    deaths = {3: "pre-trained/segmenter/step-0000002", 5: "fine-tuned/segmenter/step-0000002", 2: "masks"}
+    killed_again_and_again("tests.segmentation.chain", tmp_path / "broken", deaths)
+    process.chain(tmp_path / "broken")
+    assert_same(tmp_path / "unbroken", tmp_path / "broken", "segmenter")
