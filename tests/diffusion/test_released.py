@@ -20,9 +20,10 @@ from cardiosynth.data.dataset import write_dataset
 from cardiosynth.diffusion.codes import released_labels
 from cardiosynth.diffusion.control import Condition
 from cardiosynth.diffusion.layouts import LAYOUTS
+from cardiosynth.diffusion.records import load_control
 from cardiosynth.diffusion.released import ENTRY, import_controlnet, import_unet
 from cardiosynth.diffusion.settings import ControlStage
-from cardiosynth.diffusion.stages import load_control, train_control
+from cardiosynth.diffusion.stages import train_control
 from cardiosynth.diffusion.unet import TemplateUNet
 from cardiosynth.sampling.generator import load_generator
 from cardiosynth.sampling.sampler import SamplerSettings

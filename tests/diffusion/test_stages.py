@@ -17,7 +17,8 @@ from cardiosynth.core.store import load_tensors, read_json, read_rows
 from cardiosynth.data.dataset import write_dataset
 from cardiosynth.diffusion.control import ConditionSettings
 from cardiosynth.diffusion.latents import encode_dataset
-from cardiosynth.diffusion.stages import ControlStage, DiffusionStage, load_control, train_control, train_diffusion
+from cardiosynth.diffusion.records import load_control
+from cardiosynth.diffusion.stages import ControlStage, DiffusionStage, train_control, train_diffusion
 from cardiosynth.training.loop import fit as real_fit
 from cardiosynth.training.watch import WatchSettings
 

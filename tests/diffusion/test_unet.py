@@ -19,7 +19,8 @@ SIZE = DenoiserSettings(channels=(8, 16), attention_levels=(False, True), num_he
 def network(inject="both", stem="compact", size=SIZE, dims=3):
     torch.manual_seed(0)
     widths = (8,) if stem == "compact" else (4, 4, 4)
-    settings = ConditionSettings(inject=inject, features=4, stem=stem, stem_channels=widths) if inject else None
+    told = {"inject": inject, "stem": stem, "encoding": "one_hot" if inject == "spade" else "bits"}
+    settings = ConditionSettings(features=4, stem_channels=widths, **told) if inject else None
     return TemplateUNet(2, 4, dims, size, settings, CARDIAC_CT).eval()
 
 
@@ -39,7 +40,8 @@ def inputs(dims=3):
 
 
 @pytest.mark.parametrize(
-    ("inject", "stem"), [("concatenate", "compact"), ("control", "compact"), ("both", "compact"), ("control", "maisi")]
+    ("inject", "stem"),
+    [("concatenate", "compact"), ("control", "compact"), ("both", "compact"), ("control", "maisi"), ("spade", "area")],
 )
 @pytest.mark.parametrize("dims", [2, 3])
 def test_an_untrained_condition_leaves_the_unet_alone(inject, stem, dims):
@@ -51,10 +53,10 @@ def test_an_untrained_condition_leaves_the_unet_alone(inject, stem, dims):
         torch.testing.assert_close(found, alone(x, t, None), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("inject", ["concatenate", "control", "both"])
+@pytest.mark.parametrize("inject", ["concatenate", "control", "both", "spade"])
 def test_a_trained_condition_matters_and_may_be_embedded_once(inject):
     x, t, given = inputs()
-    module = shaken(network(inject))
+    module = shaken(network(inject, "area" if inject == "spade" else "compact"))
     with torch.no_grad():
         embedding = module.embed(given)
         found = [module(x, t, embedding) for _ in range(2)] + [module(x, t, module.embed(given))]
@@ -98,12 +100,14 @@ def test_unet_and_control_learn_together_with_the_leak_and_without():
         assert [name for name, p in module.named_parameters() if p.grad is None] == []
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_checkpointing_changes_no_number(frozen):
+@pytest.mark.parametrize(("inject", "stem", "frozen"), [
+    ("control", "compact", False), ("control", "compact", True), ("spade", "area", False),
+])  # fmt: skip
+def test_checkpointing_changes_no_number(inject, stem, frozen):
     x, t, given = inputs()
     found = []
     for checkpointing in (False, True):
-        module = shaken(network("control", size=SIZE.model_copy(update={"checkpointing": checkpointing})))
+        module = shaken(network(inject, stem, SIZE.model_copy(update={"checkpointing": checkpointing})))
         module.unet.requires_grad_(not frozen)
         out = module(x, t, module.embed(given))
         out.square().sum().backward()

@@ -34,33 +34,40 @@ class ConditionSettings(Settings):
             channel, code / largest code (Table 4's "Norm").
         codes: in which codes the template's mask is told: the ``own`` of the label table, or ``maisi``, which released
             weights know; see ``diffusion.codes``. For ``template`` and ``bits``.
-        inject: ``control`` (published) through a ControlNet, ``concatenate`` to the U-Net's input, or ``both``.
+        inject: ``control`` (published, FCaS) through a ControlNet, ``concatenate`` to the U-Net's input, ``both``, or
+            ``spade`` (published, FQCDM) in the U-Net's decoder; see ``diffusion/spade.py``.
         template: which other case is the template in training: ``random`` (published), or one of the
             ``same_acquisition`` where there is one.
-        features: channels of the embedding that is concatenated.
+        features: channels of the embedding that is concatenated, or between label and modulation for ``spade``
+            (SPADE's published 128).
         intensity_center: intensity in model units that becomes 0 in the template's channels. Published 0.
         intensity_gain: factor on the rest. Published 1. Contrast phases differ by a few hundredths of a wide window;
             without a gain the network is slow to notice.
-        stem: ``compact`` space-to-depth and three convolutions; ``maisi`` (published) MONAI's convolution stack, for
-            ``control`` only.
+        stem: ``compact`` space-to-depth and three convolutions; ``maisi`` (published, FCaS) MONAI's convolution stack,
+            for ``control`` only. For ``spade``, whose label is resized to the latents: ``area`` the share of each block
+            of voxels that a structure fills, which keeps thin walls; ``nearest`` the voxel in a block's middle.
         stem_channels: widths inside the stem. Published (maisi) (8, 32, 64).
     """
 
     kind: Literal["mask", "template", "painted"] = "painted"
     encoding: Literal["bits", "one_hot", "scalar"] = "bits"
     codes: Literal["own", "maisi"] = "own"
-    inject: Literal["concatenate", "control", "both"] = "concatenate"
+    inject: Literal["concatenate", "control", "both", "spade"] = "concatenate"
     template: Literal["random", "same_acquisition"] = "random"
     features: int = 32
     intensity_center: float = 0.0
     intensity_gain: float = 1.0
-    stem: Literal["compact", "maisi"] = "compact"
+    stem: Literal["compact", "maisi", "area", "nearest"] = "compact"
     stem_channels: tuple[int, ...] = (96, 64)
 
     @pydantic.model_validator(mode="after")
     def _told_in_one_way(self) -> "ConditionSettings":
         if self.codes == "maisi" and (self.kind, self.encoding) != ("template", "bits"):
             raise ValueError("codes 'maisi' are bit-planes of a template's mask; set kind=template and encoding=bits")
+        if (self.inject == "spade") != (self.stem in ("area", "nearest")):
+            raise ValueError("inject 'spade' and the stems 'area' and 'nearest' need each other; set both")
+        if self.inject == "spade" and self.encoding != "one_hot":
+            raise ValueError("inject 'spade' resizes one channel per structure; set encoding=one_hot")
         return self
 
 
@@ -78,6 +85,12 @@ class Condition(NamedTuple):
     template_mask: UInt8[Tensor, "b m *grid"]
     template_image: Float[Tensor, "b m *grid"]
     palette: Float[Tensor, "b 256"]
+
+
+def mask_alone(reference: UInt8[Tensor, "b m *grid"]) -> Condition:
+    """Return the condition of networks that are told a reference mask and nothing else (``kind`` "mask")."""
+    nothing, shades = torch.zeros_like(reference), torch.zeros((len(reference), 256), device=reference.device)
+    return Condition(reference, nothing, nothing.float(), shades)
 
 
 def num_channels(settings: ConditionSettings, labels: LabelTable) -> int:

@@ -18,8 +18,8 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.store import load_tensors, save_checkpoint
 from cardiosynth.diffusion.codes import released_labels
 from cardiosynth.diffusion.layouts import Layout
+from cardiosynth.diffusion.records import read_stage, recorded_statistics
 from cardiosynth.diffusion.settings import ControlStage, DiffusionStage
-from cardiosynth.diffusion.stages import read_stage, recorded_statistics
 from cardiosynth.diffusion.stem import MaisiStem
 from cardiosynth.diffusion.unet import TIMESTEPS, TemplateUNet
 from cardiosynth.training.released import read_released

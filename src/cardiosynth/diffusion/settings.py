@@ -14,11 +14,14 @@ from cardiosynth.training.watch import WatchSettings
 
 
 class DiffusionStage(Settings):
-    """The first stage.
+    """The first stage, and where it is told of masks the only one.
 
     Attributes:
         denoiser: size of the U-Net (and of the ControlNet of the next stage).
-        process: how latents are noised. Published: DDPM, T = 1000.
+        condition: what the network is told: null for nothing (published, FCaS), or of ``kind: mask`` (published, FQCDM:
+            the mask, in the decoder). Templates belong to the second stage.
+        drop_mask: probability that a training example lacks its mask, which guidance on it needs. Published 0.
+        process: how latents are noised. Published: DDPM; FCaS T = 1000, FQCDM T = 100.
         prediction: what the network predicts. Published: epsilon.
         objective: which times and places count how much.
         crop: voxels per axis of an example around the heart, or null for whole volumes: multiples of the compression
@@ -29,6 +32,8 @@ class DiffusionStage(Settings):
     """
 
     denoiser: DenoiserSettings = DenoiserSettings()
+    condition: ConditionSettings | None = None
+    drop_mask: float = pydantic.Field(default=0.0, ge=0, lt=1)
     process: ProcessSettings = ProcessSettings()
     prediction: Prediction = "epsilon"
     objective: ObjectiveSettings = ObjectiveSettings()
@@ -40,6 +45,12 @@ class DiffusionStage(Settings):
     @pydantic.model_validator(mode="after")
     def _determined(self) -> "DiffusionStage":
         check_prediction(self.prediction, build_process(self.process))
+        if self.condition is not None and self.condition.kind != "mask":
+            raise ValueError(
+                "the first stage sees one case at a time and no template; set diffusion.condition.kind=mask"
+            )
+        if self.condition is None and self.drop_mask > 0:
+            raise ValueError("a network that is told no mask has none to drop; set drop_mask=0")
         return self
 
 

@@ -24,6 +24,7 @@ from cardiosynth.core.picture import (
     with_letters,
 )
 from cardiosynth.core.random import generator
+from cardiosynth.data.dataset import Dataset
 from cardiosynth.data.loader import CaseCache
 from cardiosynth.diffusion.task import ControlTask
 from cardiosynth.diffusion.unet import TemplateUNet
@@ -70,14 +71,20 @@ class Row(NamedTuple):
 
 
 def control_sheet(trainee: Trainee, draw: Draw, rows: Sequence[Row]) -> Picture:
-    """Return mask, template, synthetic and real image of every row, plane by plane."""
+    """Return mask, template, synthetic and real image of every row, plane by plane.
+
+    The column of templates is left out where every row is its own, as for networks that are told of masks alone.
+    """
     pictures, titles = [], []
+    columns = ["mask", "synthetic", "real"]
+    if any(row.template is not row.reference for row in rows):
+        columns.insert(1, "template")
     for row in rows:
         made = draw(trainee, row.template, row.reference)
-        lines = _planes(row, made)
+        lines = [[line[name] for name in columns] for line in _planes(row, made)]
         pictures += lines
         titles += [row.title] + [""] * (len(lines) - 1)
-    return contact_sheet(pictures, titles, ("mask", "template", "synthetic", "real"))
+    return contact_sheet(pictures, titles, columns)
 
 
 def diffusion_sheet(trainee: Trainee, draw: Draw, cases: Sequence[Case]) -> Picture:
@@ -88,6 +95,12 @@ def diffusion_sheet(trainee: Trainee, draw: Draw, cases: Sequence[Case]) -> Pict
         planes = planes_of(made)
         rows.append([_finished(draw_image(made, p, focus(made), SIZE_PX, window), p, made) for p in planes])
     return contact_sheet(rows, [f"sample {index}" for index in range(len(rows))], planes_of(cases[0]))
+
+
+def own_rows(cases: Dataset, held_out: Sequence[int], count: int) -> list[Row]:
+    """Return rows of cases with their masks that are nobody's template: held-out ones, or else training cases."""
+    chosen, kind = (held_out or range(len(cases)))[:count], "held out" if held_out else "training"
+    return [Row(f"{kind}: {case.case_id}", case, case) for case in (cases[index] for index in chosen)]
 
 
 def rows_of(task: ControlTask, cache: CaseCache, count: int) -> list[Row]:
@@ -109,19 +122,20 @@ def sheet_watch(stage: Path, settings: WatchSettings, sheet: Callable[[], Pictur
     return Watch(settings.sheet_every, look)
 
 
-def _planes(row: Row, made: Case) -> list[list[Picture]]:
+def _planes(row: Row, made: Case) -> list[dict[str, Picture]]:
+    """Return the pictures of a row by their column, plane by plane."""
     real, template, window = row.reference, row.template, window_for(row.reference)
     point, other = focus(real), focus(template)
     lines = []
     for plane in planes_of(real):
         below = draw_image(real, plane, point, SIZE_PX, window)
-        shown = [
-            (draw_mask(real, plane, point, SIZE_PX, over=below, opacity=MASK_OPACITY), real),
-            (draw_image(template, plane, other, SIZE_PX, window_for(template)), template),
-            (draw_image(made, plane, point, SIZE_PX, window), made),
-            (below, real),
-        ]
-        lines.append([_finished(picture, plane, case) for picture, case in shown])
+        shown = {
+            "mask": (draw_mask(real, plane, point, SIZE_PX, over=below, opacity=MASK_OPACITY), real),
+            "template": (draw_image(template, plane, other, SIZE_PX, window_for(template)), template),
+            "synthetic": (draw_image(made, plane, point, SIZE_PX, window), made),
+            "real": (below, real),
+        }
+        lines.append({name: _finished(picture, plane, case) for name, (picture, case) in shown.items()})
     return lines
 
 

@@ -40,6 +40,8 @@ def build_stem(
     Raises:
         InputError: a ``maisi`` stem that does not suit the injection or the compression.
     """
+    if settings.inject == "spade":
+        return LabelStem(settings, labels, compression)
     if settings.stem == "compact":
         return CompactStem(settings, labels, compression, dims, heads)
     if settings.inject != "control":
@@ -87,6 +89,28 @@ class CompactStem(nn.Module):
         reference, template_mask, template_image = (fold(volume, self.compression) for volume in part[:3])
         folded = Condition(reference, template_mask, template_image, condition.palette)
         return self.layers[0](raw_condition(folded, self.settings, self.labels, _dtype(condition.template_image)))
+
+
+class LabelStem(nn.Module):
+    """The channels of a condition resized to the latents, without weights: SPADE's convolutions come later."""
+
+    def __init__(self, settings: ConditionSettings, labels: LabelTable, compression: int):
+        super().__init__()
+        self.settings, self.labels, self.compression = settings, labels, compression
+        self.slab_voxels = SLAB_VOXELS
+
+    def forward(self, condition: Condition) -> Float[Tensor, "b e *latent"]:
+        """Return the share of every block of voxels that a structure fills, or what the voxel in its middle holds."""
+        return in_slabs(self._slab, condition, self.compression, self.slab_voxels)
+
+    def _slab(self, condition: Condition, start: int, stop: int) -> Float[Tensor, "b _ ..."]:
+        part = _cut(condition, start * self.compression, stop * self.compression)
+        channels = raw_condition(part, self.settings, self.labels, _dtype(condition.template_image))
+        if self.settings.stem == "nearest":
+            middle = slice(self.compression // 2, None, self.compression)
+            return channels[(slice(None), slice(None), *[middle] * (channels.ndim - 2))]
+        pool = F.avg_pool3d if channels.ndim == 5 else F.avg_pool2d
+        return pool(channels, self.compression)
 
 
 class MaisiStem(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cardiosynth.core.random import draw_int
 from cardiosynth.data.loader import CaseCache, Where
 from cardiosynth.diffusion.codes import told_mask
-from cardiosynth.diffusion.control import Condition, palette, typical_intensities
+from cardiosynth.diffusion.control import Condition, mask_alone, palette, typical_intensities
 from cardiosynth.diffusion.dropout import NO_DROPOUT, ConditionDropout, dropped
 from cardiosynth.diffusion.latents import Latents
 from cardiosynth.diffusion.objective import Objective
@@ -19,18 +19,30 @@ from cardiosynth.training.loop import Batch, Player
 
 
 class DiffusionTask:
-    """The first stage: an unconditional U-Net on images, with or without masks.
+    """The first stage: a U-Net on single cases, told nothing or their masks.
 
     Args:
-        module: the unconditional network.
+        module: the network.
         latents: normalized, of every case.
         objective: process, prediction, weights.
         held_out: indices of the cases that are not trained on.
+        cases: their masks, in the order of ``latents``, where the network is told of them.
+        dropout: how often an example lacks its mask.
     """
 
-    def __init__(self, module: TemplateUNet, latents: Latents, objective: Objective, held_out: Sequence[int] = ()):
-        assert module.condition is None, "the first stage has no condition"
+    def __init__(
+        self,
+        module: TemplateUNet,
+        latents: Latents,
+        objective: Objective,
+        held_out: Sequence[int] = (),
+        cases: CaseCache | None = None,
+        dropout: ConditionDropout = NO_DROPOUT,
+    ):
+        assert (module.condition is None) == (cases is None), "masks and a network that is told of them belong together"
+        assert cases is None or cases.case_ids == latents.case_ids, "cases and latents are of different sets"
         self._module, self._latents, self._objective = module, latents, objective
+        self._cases, self._dropout = cases, dropout
         self.case_ids, self.held_out = latents.case_ids, tuple(held_out)
         self._trained = [index for index in range(len(latents)) if index not in self.held_out]
 
@@ -44,7 +56,7 @@ class DiffusionTask:
         return [Player("denoiser", list(self._module.parameters()), self.loss)]
 
     def batch(self, generators: Sequence[torch.Generator]) -> Batch:
-        """Return one noisy latent per generator."""
+        """Return one noisy latent per generator, and the mask where the network is told of it."""
         return stacked([self._example(rng) for rng in generators])
 
     def case_names(self, batch: Batch) -> list[str]:
@@ -52,19 +64,28 @@ class DiffusionTask:
         return [self._latents.case_ids[index] for index in batch["index"].tolist()]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the loss without a condition."""
-        return self._objective.loss(self._module, batch, None)
+        """Return the loss."""
+        told = None if self._cases is None else self._module.embed(mask_alone(batch["reference"]))
+        return self._objective.loss(self._module, batch, told)
 
     def held_out_batch(self, index: int, rng: torch.Generator) -> dict[str, Tensor]:
         """Return a batch of one example of a held-out case."""
         return stacked([self._example_of(index, rng)])
 
     def _example(self, rng: torch.Generator) -> dict[str, Tensor]:
-        return self._example_of(self._trained[draw_int(len(self._trained), rng)], rng)
+        """Return an example; what it lacks is drawn last, so that dropout changes nothing else."""
+        example = self._example_of(self._trained[draw_int(len(self._trained), rng)], rng)
+        if self._module.condition is not None:
+            whole = mask_alone(example["reference"][None])
+            example["reference"] = dropped(whole, self._module.condition, self._dropout, rng).reference[0]
+        return example
 
     def _example_of(self, index: int, rng: torch.Generator) -> dict[str, Tensor]:
         (where,) = self._objective.places([index], rng)
-        return {"index": torch.tensor(index), **self._objective.example(self._latents, index, where, rng)}
+        example = {"index": torch.tensor(index), **self._objective.example(self._latents, index, where, rng)}
+        if self._cases is not None:
+            example["reference"] = self._cases.mask(index, self._objective.voxels(where))
+        return example
 
 
 class ControlTask:

@@ -6,7 +6,7 @@ middle block's input, so the last residual enters the middle block, too - is a s
 with it. The condition's embedding is given, not computed again at every step. Blocks may be checkpointed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -72,6 +72,7 @@ def predict(
     *,
     residual_leak: bool,
     checkpointing: bool,
+    decoder: Sequence[Callable[..., Features]] | None = None,
 ) -> Features:
     """Return the U-Net's output.
 
@@ -82,6 +83,7 @@ def predict(
         added: what :func:`residuals` returned; None where there is no ControlNet.
         residual_leak: let the last residual enter the middle block, as in MONAI.
         checkpointing: compute blocks again in the backward pass instead of keeping what they need.
+        decoder: what runs in the place of the network's up-blocks, see ``diffusion/spade.py``; None for these.
     """
     h, skips = _down(network, network.conv_in(x), time, checkpointing)
     if added is not None:
@@ -89,9 +91,9 @@ def predict(
         h = skips[-1] if residual_leak else h
     h = _run(checkpointing, network.middle_block, h, time)
     h = h if added is None else h + added[1]
-    for block in network.up_blocks:
+    for block, decode in zip(network.up_blocks, decoder or network.up_blocks, strict=True):
         taken = len(block.resnets)  # pyright: ignore[reportArgumentType]
-        h, skips = _run(checkpointing, block, h, skips[-taken:], time), skips[:-taken]
+        h, skips = _run(checkpointing, decode, h, skips[-taken:], time), skips[:-taken]
     return network.out(h)
 
 
@@ -104,7 +106,7 @@ def _down(network: Trunk, h: Features, time: Tensor, checkpointing: bool) -> tup
     return h, skips
 
 
-def _run(checkpointing: bool, block: nn.Module, *inputs: Any) -> Any:
+def _run(checkpointing: bool, block: Callable[..., Any], *inputs: Any) -> Any:
     if checkpointing and torch.is_grad_enabled():
         # There is no dropout, so that no state of a generator need be kept.
         return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from cardiosynth.core.config import Settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import LabelTable
-from cardiosynth.diffusion.control import Condition, ConditionSettings
+from cardiosynth.diffusion.control import Condition, ConditionSettings, num_channels
+from cardiosynth.diffusion.spade import LabelModulation
 from cardiosynth.diffusion.stem import build_stem, channels_last
 from cardiosynth.diffusion.trunk import attend_fused, predict, residuals, time_embedding
 
@@ -111,10 +112,10 @@ class DenoiserSettings(Settings):
 
 
 class TemplateUNet(nn.Module):
-    """A U-Net, told of a mask and a template through its input, through a ControlNet, both, or not at all.
+    """A U-Net, told of a mask and a template through its input, a ControlNet, both, its decoder, or not at all.
 
     Before training, a condition changes nothing: what is concatenated enters through zero weights, and the
-    ControlNet's outputs are zero.
+    ControlNet's outputs and the decoder's modulations are zero.
 
     Args:
         latent_channels: channels of x.
@@ -147,6 +148,10 @@ class TemplateUNet(nn.Module):
             heads = (self.concatenated, self.controlled)
             self.stem = build_stem(condition, labels, compression, spatial_dims, heads)
         self.control = _build_control(latent_channels, spatial_dims, denoiser) if self.controlled else None
+        self.modulation: LabelModulation | None = None
+        if condition is not None and inject == "spade":
+            told = num_channels(condition, labels)
+            self.modulation = LabelModulation(self.unet, spatial_dims, told, condition.features)
         for parameter in self.parameters():
             if parameter.ndim == spatial_dims + 2:
                 parameter.data = self._laid_out(parameter.data)
@@ -164,7 +169,7 @@ class TemplateUNet(nn.Module):
             condition: unfolded volumes at image resolution.
 
         Returns:
-            Features to concatenate, followed by those for the ControlNet.
+            Features to concatenate, followed by those for the ControlNet; for the decoder a resized label map.
         """
         assert self.stem is not None, "an unconditional network has nothing to embed"
         return self.stem(condition)
@@ -188,17 +193,19 @@ class TemplateUNet(nn.Module):
         assert acquisition is not None or not self.needs_acquisition, "this network must be told the acquisition"
         timesteps, size = t * TIMESTEPS + self.denoiser.timestep_offset, self.denoiser
         modality = acquisition.modality if acquisition is not None else None
-        seen, added = x, None
+        seen, added, decoder = x, None, None
         if embedding is not None and self.concatenated:
             seen = torch.cat([x, embedding[:, : self.concatenated].to(x.dtype)], 1)
         if embedding is not None and self.control is not None:
             time = time_embedding(self.control, timesteps, x.dtype, modality)
             told = embedding[:, self.concatenated :]
             added = residuals(self.control, self._laid_out(x), time, told, size.checkpointing)
+        if embedding is not None and self.modulation is not None:
+            decoder = self.modulation.decoder(self.unet, self._laid_out(embedding.to(x.dtype)))
         time = time_embedding(self.unet, timesteps, x.dtype, modality)
         time = torch.cat([time, *self._acquisition_embeddings(acquisition)], 1)
         how = {"residual_leak": size.residual_leak, "checkpointing": size.checkpointing}
-        return predict(self.unet, self._laid_out(seen), time, added, **how)
+        return predict(self.unet, self._laid_out(seen), time, added, decoder=decoder, **how)
 
     def _acquisition_embeddings(self, acquisition: Acquisition | None) -> list[Float[Tensor, "b e"]]:
         """Return what the U-Net is told besides the time, in MAISI's order: top, bottom, spacing."""

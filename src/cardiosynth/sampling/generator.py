@@ -1,4 +1,8 @@
-"""The Generator contract, and StructDiff behind it: a mask and a template in, an annotated synthetic Case out."""
+"""The Generator contract, and latent diffusion behind it: a mask and a template in, an annotated synthetic Case out.
+
+FCaS and FQCDM differ in what their networks are told, not in how they are used: FCaS's is told of mask and template,
+FQCDM's of the mask, and its codec quantizes what it decodes. Which one a run holds, its checkpoints tell.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,24 +17,21 @@ from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings, parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale, Window, rounded_image
-from cardiosynth.core.labels import relabel
 from cardiosynth.core.random import generator, named_seed
 from cardiosynth.core.store import read_json
 from cardiosynth.data.dataset import Dataset
 from cardiosynth.diffusion.codes import lacks_body, told_mask
-from cardiosynth.diffusion.control import Condition, ConditionSettings, palette
+from cardiosynth.diffusion.control import Condition, ConditionSettings, mask_alone, palette
 from cardiosynth.diffusion.denoiser import Denoiser, NetworkDenoiser
 from cardiosynth.diffusion.stages import ControlStage, DiffusionStage, train_control, train_diffusion
 from cardiosynth.diffusion.unet import Acquisition, chest_ct
 from cardiosynth.sampling.confidence import Again, SkipSamplingVariance, confidence_map, moved_mask
 from cardiosynth.sampling.ensemble import ensemble_dispersion
+from cardiosynth.sampling.fitting import adapted, check_own_mask, check_same_grid, missing_targets, reference_of
 from cardiosynth.sampling.guidance import GuidedDenoiser, Variants, embedded_variants
 from cardiosynth.sampling.model import StructDiffModel, load_model
 from cardiosynth.sampling.sampler import SamplerSettings, draw_latent
 from cardiosynth.training.settings import uses_bfloat16
-
-SPACING_TOLERANCE = 0.05
-"""Relative difference of voxel sizes that still counts as the grid of training."""
 
 
 @runtime_checkable
@@ -47,16 +48,16 @@ class Generator(Protocol):
 
 
 class StructDiffStages(Settings):
-    """What is trained: the three stages and how they see intensities."""
+    """What is trained: the stages, without ``control`` where the diffusion is told of masks, and their intensities."""
 
     intensity: IntensityScale = IntensityScale()
     autoencoder: AutoencoderStage = AutoencoderStage()
     diffusion: DiffusionStage = DiffusionStage()
-    control: ControlStage = ControlStage()
+    control: ControlStage | None = ControlStage()
 
 
 class StructDiffGenerator:
-    """FCaS's generator: latent diffusion, told of mask and template, with a confidence map.
+    """FCaS's generator and FQCDM's: latent diffusion, told of mask and template or of the mask, with a confidence map.
 
     Args:
         stages: how ``fit`` trains.
@@ -87,14 +88,15 @@ class StructDiffGenerator:
         return self._model
 
     def fit(self, cases: Dataset, run: Path) -> None:
-        """Train autoencoder, diffusion and control on ``cases``, as far as ``run`` does not hold them, and load them.
+        """Train the stages on ``cases``, as far as ``run`` does not hold them, and load them.
 
         Raises:
             InputError: too few cases, cases that do not suit, or a run begun otherwise.
         """
         train_autoencoder(cases.with_images(), run, self.stages.autoencoder, self.stages.intensity, device=self.device)
         train_diffusion(cases, run, self.stages.diffusion, device=self.device)
-        train_control(cases, run, self.stages.control, device=self.device)
+        if self.stages.control is not None:
+            train_control(cases, run, self.stages.control, device=self.device)
         self._model = load_model(run, self.device)
 
     def generate(self, mask: Case, template: Case, seed: int) -> Case:
@@ -104,7 +106,8 @@ class StructDiffGenerator:
 
         Args:
             mask: holds the reference mask; its surroundings are left out, they come from the template.
-            template: image and mask, in the model's unit.
+            template: image and mask, in the model's unit. A network that is told of masks alone takes nothing from it
+                but the window of its intensities, and the image where the sampler starts from one.
             seed: the run's seed.
 
         Returns:
@@ -117,25 +120,18 @@ class StructDiffGenerator:
         Raises:
             InputError: a mask or image is missing, of another voxel size or unit than the model was trained with, or on
                 a grid that the networks cannot take; mask and template differ in their grids; the mask holds a target
-                structure that the model does not know; guidance needs a dropout that the model was not trained with; or
-                the memory for decoding is too small.
+                structure that the model does not know; guidance needs a dropout that the model was not trained with;
+                the mask of a reconstruction is not its image's; or the memory for decoding is too small.
         """
         self._check_guidance()
-        reference = self._reference(mask)
-        pair, left_out = self._adapted(template)
-        _check_same_grid(mask, template)
+        reference = reference_of(self.model, mask)
+        pair, left_out = adapted(self.model, template)
+        check_same_grid(mask, template)
         window = self.model.codec.window_of(template)
         rng = generator(seed, "sampling", mask.case_id)
-        condition = self._condition(reference, pair, window)
-        denoiser = self._denoiser(self._acquisition(mask))
-        ssv = self._watcher(window, self._again(denoiser, condition))
-        image = self._decode(self._latent(denoiser, condition, rng, ssv)[0], window)
+        image, ssv = self._image(reference, pair, window, rng)
         confidence, facts = self._confidence(ssv, image, mask, template, seed)
-        known = {
-            "left_out": left_out,
-            "not_in_template": self._not_in(pair, reference),
-            "body_added": self._condition_settings.codes == "maisi" and lacks_body(pair),
-        }
+        known = self._known(reference, pair, left_out)
         return Case(
             case_id=f"synthetic-{mask.case_id}",
             image=rounded_image(image) if template.intensity_unit == "hu" else image.astype(np.float32),
@@ -150,7 +146,33 @@ class StructDiffGenerator:
             | {key: names for key, names in known.items() if names},
         )
 
+    def _image(
+        self, reference: Case, template: Case, window: Window, rng: torch.Generator
+    ) -> tuple[np.ndarray, SkipSamplingVariance | None]:
+        """Return the image and what watched it being sampled."""
+        if self.sampler.start == "reconstruction":
+            check_own_mask(reference, template)
+            return self._decode(self._encoded(template)[0], window), None
+        condition = self._condition(reference, template, window)
+        denoiser = self._denoiser(self._acquisition(reference))
+        ssv = self._watcher(window, self._again(denoiser, condition))
+        encoded = self._encoded(template) if self.sampler.start == "image" else None
+        return self._decode(self._latent(denoiser, condition, rng, ssv, encoded)[0], window), ssv
+
+    def _known(self, reference: Case, template: Case, left_out: list[str]) -> dict[str, Any]:
+        """Return what of the template the network could not be told."""
+        if self._condition_settings.kind == "mask":
+            return {}
+        return {
+            "left_out": left_out,
+            "not_in_template": missing_targets(self.model, template, reference),
+            "body_added": self._condition_settings.codes == "maisi" and lacks_body(template),
+        }
+
     def _condition(self, mask: Case, template: Case, window: Window) -> Condition:
+        if self._condition_settings.kind == "mask":
+            reference = torch.from_numpy(np.ascontiguousarray(mask.required_mask()))
+            return mask_alone(reference[None].to(self.model.codec.device))
         image = torch.from_numpy(window.to_model(template.required_image().astype(np.float32)))
         codes = torch.from_numpy(np.ascontiguousarray(template.required_mask()))
         reference = torch.from_numpy(np.ascontiguousarray(mask.required_mask()))
@@ -159,15 +181,24 @@ class StructDiffGenerator:
         told = torch.from_numpy(told_mask(template, self._condition_settings.codes))
         return Condition(*(v[None].to(device) for v in (reference, told, image, table)))
 
+    def _encoded(self, source: Case) -> Tensor:
+        mean, _ = self.model.codec.encode_case(source)
+        return mean[None].to(self.model.codec.device)
+
     @torch.no_grad()
     def _latent(
-        self, denoiser: Denoiser, condition: Condition, rng: torch.Generator, ssv: SkipSamplingVariance | None
+        self,
+        denoiser: Denoiser,
+        condition: Condition,
+        rng: torch.Generator,
+        ssv: SkipSamplingVariance | None,
+        encoded: Tensor | None,
     ) -> Tensor:
         model = self.model
         shape = (1, model.codec.latent_channels, *model.codec.latent_shape(condition.reference.shape[2:]))
         noise = torch.randn(shape, generator=rng).to(model.codec.device)
         told = self._told(condition)
-        return draw_latent(self.sampler, denoiser, model.process, noise, told, rng=rng, callback=ssv)
+        return draw_latent(self.sampler, denoiser, model.process, noise, told, rng=rng, callback=ssv, encoded=encoded)
 
     def _denoiser(self, acquisition: Acquisition | None) -> Denoiser:
         model, sampler = self.model, self.sampler
@@ -230,7 +261,7 @@ class StructDiffGenerator:
     ) -> tuple[np.ndarray | None, dict[str, Any] | None]:
         """Return the confidence map and its facts, where one is wanted."""
         settings = self.sampler.confidence
-        if settings is None:
+        if settings is None or self.sampler.start == "reconstruction":
             return None, None
         if ssv is not None:
             return ssv.confidence(image.shape[1:])
@@ -244,9 +275,15 @@ class StructDiffGenerator:
     def _provenance(self, mask: Case, template: Case, seed: int, facts: Mapping[str, Any] | None) -> dict[str, Any]:
         kept = {key: mask.provenance[key] for key in ("mask",) if key in mask.provenance}
         kept |= {key: template.provenance[key] for key in ("acquisition",) if key in template.provenance}
+        parents, source = list(mask.provenance.get("parents", [mask.case_id])), {}
+        if self.sampler.start != "noise":
+            # Whoever looks for copies, or divides cases by patient, must find whose image this began as.
+            parents += [template.case_id] if template.case_id not in parents else []
+            source = {"source_image": template.case_id}
         licences = {str(c.provenance["licence"]) for c in (mask, template) if "licence" in c.provenance}
         return {
-            "parents": list(mask.provenance.get("parents", [mask.case_id])),
+            "parents": parents,
+            **source,
             "reference": mask.case_id,
             "template": template.case_id,
             "seed": seed,
@@ -257,33 +294,6 @@ class StructDiffGenerator:
             **kept,
         }
 
-    def _reference(self, mask: Case) -> Case:
-        """Return the reference in the model's codes, with all its target structures."""
-        adapted, _ = self._adapted(mask)
-        targets = {label.name for label in self.model.labels.targets}
-        present = [label.name for label in mask.labels.targets if (mask.required_mask() == label.code).any()]
-        unknown = [name for name in present if name not in targets]
-        if unknown:
-            raise InputError(
-                f"case {mask.case_id}: the model never learned to draw {', '.join(unknown)}; remove it from the mask, "
-                "make it a surrounding, or give it the model's name with cardiosynth prepare --map "
-                f"({', '.join(sorted(targets))})."
-            )
-        return adapted
-
-    def _not_in(self, template: Case, reference: Case) -> list[str]:
-        """Return the target structures of the reference whose intensity the template does not tell."""
-        wanted, there = (set(np.unique(case.required_mask()).tolist()) for case in (reference, template))
-        return [label.name for label in self.model.labels.targets if label.code in wanted - there]
-
-    def _adapted(self, case: Case) -> tuple[Case, list[str]]:
-        """Return a case in the model's codes, matched by name, and the structures that the model does not know."""
-        self._check_grid(case)
-        if case.labels == self.model.labels:
-            return case, []
-        codes, missing = relabel(case.required_mask(), case.labels, self.model.labels)
-        return case.with_(mask=codes, labels=self.model.labels), missing
-
     def _check_guidance(self) -> None:
         for name, weight in self.sampler.guidance._asdict().items():
             if weight and not self.model.dropout[name]:
@@ -291,32 +301,6 @@ class StructDiffGenerator:
                     f"sampler.guidance_{name} is {weight:g} and this model never saw a case without its {name}; train "
                     f"the control stage with --set control.drop_{name}=0.1, or set sampler.guidance_{name}=0."
                 )
-
-    def _check_grid(self, case: Case) -> None:
-        shape, multiple = case.grid.shape, self.model.multiple
-        trained = self.model.record["grid"]["spacing_mm"]
-        wanted = "--shape " + " ".join(str(max(1, round(n / multiple)) * multiple) for n in shape)
-        if trained and case.spacing_mm:
-            wanted += f" --spacing-mm {' '.join(f'{v:g}' for v in trained)}"
-        if any(n % multiple for n in shape):
-            raise InputError(
-                f"case {case.case_id} has a grid of {shape} and the model's networks need multiples of {multiple}; run "
-                f"cardiosynth prepare with {wanted} first."
-            )
-        if trained and case.spacing_mm and not np.allclose(case.spacing_mm, trained, rtol=SPACING_TOLERANCE):
-            given = " x ".join(f"{v:g}" for v in case.spacing_mm)
-            raise InputError(
-                f"case {case.case_id} has voxels of {given} mm, another size than the model was trained on; run "
-                f"cardiosynth prepare with {wanted} first."
-            )
-
-
-def _check_same_grid(mask: Case, template: Case) -> None:
-    if mask.grid.shape != template.grid.shape:
-        raise InputError(
-            f"case {mask.case_id} has a grid of {mask.grid.shape} and its template {template.case_id} one of "
-            f"{template.grid.shape}; run cardiosynth prepare on both with the same --shape first."
-        )
 
 
 def _expanded(acquisition: Acquisition | None, batch: int) -> Acquisition | None:
@@ -332,7 +316,7 @@ def load_generator(
     """Load the generator of a run from its checkpoints.
 
     Args:
-        run: the model's folder, with ``autoencoder/`` and ``control/``.
+        run: the model's folder, with ``autoencoder/`` and ``control/``, or a ``diffusion/`` that is told of masks.
         device: cpu or cuda.
         sampler: how latents are drawn; by default as the run's recipe says.
         autoencoder: run whose autoencoder is used, where not this one.
@@ -351,7 +335,7 @@ def recorded_stages(model: StructDiffModel) -> StructDiffStages:
         intensity=model.codec.scale,
         autoencoder=parse_settings(AutoencoderStage, model.codec.record["settings"], "the autoencoder's record"),
         diffusion=model.first,
-        control=parse_settings(ControlStage, model.record["settings"], "the control stage's record"),
+        control=model.control,
     )
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from cardiosynth.autoencoder.codec import Codec, load_codec
+from cardiosynth.core.config import parse_settings
 from cardiosynth.diffusion.process import build_process
-from cardiosynth.diffusion.stages import DiffusionStage, load_control, recorded_statistics
+from cardiosynth.diffusion.records import load_control, load_diffusion, recorded_statistics
+from cardiosynth.diffusion.settings import ControlStage, DiffusionStage
 from cardiosynth.diffusion.unet import TemplateUNet
 from cardiosynth.sampling.guidance import Guidance
 
@@ -18,7 +20,7 @@ class StructDiffModel:
         codec: with the latent statistics of the diffusion stages.
         network: the conditional denoiser, frozen.
         first: settings of the first diffusion stage (process, prediction).
-        record: of the control checkpoint.
+        record: of the control checkpoint, or of the diffusion checkpoint where that is told of masks.
     """
 
     def __init__(self, codec: Codec, network: TemplateUNet, first: DiffusionStage, record: Mapping[str, Any]):
@@ -29,17 +31,31 @@ class StructDiffModel:
         self.multiple = codec.compression * first.denoiser.multiple
 
     @property
+    def control(self) -> ControlStage | None:
+        """Settings of the control stage, None where there is none."""
+        if "first_stage" not in self.record:
+            return None
+        return parse_settings(ControlStage, self.record["settings"], "the control stage's record")
+
+    @property
     def fingerprints(self) -> dict[str, str]:
-        """Return the fingerprints of the checkpoints, by stage."""
+        """Return the fingerprints of the checkpoints, by stage, and of the segmenter that taught the autoencoder."""
+        perceptual = self.codec.record.get("perceptual")
         return {
+            **({"perceptual": perceptual} if perceptual else {}),
             "autoencoder": self.codec.fingerprint,
-            "diffusion": self.record["diffusion"],
-            "control": self.record["fingerprint"],
+            **self._denoisers,
         }
+
+    @property
+    def _denoisers(self) -> dict[str, str]:
+        if "first_stage" not in self.record:
+            return {"diffusion": self.record["fingerprint"]}
+        return {"diffusion": self.record["diffusion"], "control": self.record["fingerprint"]}
 
 
 def load_model(run: Path, device: str = "cpu", autoencoder: Path | None = None) -> StructDiffModel:
-    """Load the networks of a run: ``run/autoencoder`` and ``run/control``.
+    """Load the networks of a run: ``autoencoder/`` and ``control/``, or ``diffusion/`` where there is no control.
 
     Args:
         run: the model's folder.
@@ -47,8 +63,9 @@ def load_model(run: Path, device: str = "cpu", autoencoder: Path | None = None) 
         autoencoder: run whose autoencoder is used, where not this one.
 
     Raises:
-        InputError: a stage is missing, or was trained with another autoencoder.
+        InputError: a stage is missing, was trained with another autoencoder, or was told of no mask.
     """
     codec = load_codec(autoencoder or run, device)
-    network, first, record = load_control(run, codec, device)
+    alone = not (run / "control").is_dir() and (run / "diffusion").is_dir()
+    network, first, record = (load_diffusion if alone else load_control)(run, codec, device)
     return StructDiffModel(codec.with_statistics(recorded_statistics(record, run)), network, first, record)

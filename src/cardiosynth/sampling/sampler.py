@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cardiosynth.core.config import Settings
-from cardiosynth.diffusion.denoiser import Denoiser
+from cardiosynth.diffusion.denoiser import Denoiser, diffuse
 from cardiosynth.diffusion.process import Process, Spacing, TimeShift, times
 from cardiosynth.sampling import solvers
 from cardiosynth.sampling.confidence import ConfidenceSettings
@@ -30,6 +30,10 @@ class SamplerSettings(Settings):
     """How latents are drawn.
 
     Attributes:
+        start: ``noise``; ``image``, the noised latent of the template's image (FQCDM's Algorithm 1; the result then
+            inherits of that patient); or ``reconstruction``, that image encoded and decoded, without any sampling.
+        strength: time at which an ``image`` is noised, in (0, 1]: 1 is the end of the process. The paper's T = 100 with
+            DDPM's betas keeps 0.364 of the image's variance, as the cosine process does at 0.588.
         solver: a function of ``sampling/solvers.py``. Published: ddpm_ancestral.
         steps: from noise to data. Published 1000.
         spacing: of the times; ``auto`` takes ``angle`` for DDPM schedules and ``time`` for rectified flow. DDPM's own
@@ -46,6 +50,8 @@ class SamplerSettings(Settings):
         decode_budget_gb: memory that decoding may take, or None for as much as a whole volume needs at once.
     """
 
+    start: Literal["noise", "image", "reconstruction"] = "noise"
+    strength: float = pydantic.Field(default=1.0, gt=0, le=1)
     solver: Literal["ddpm_ancestral", "ddim", "euler", "heun", "dpm_solver_pp_2m"] = "dpm_solver_pp_2m"
     steps: int = pydantic.Field(default=20, ge=1)
     spacing: Spacing = "auto"
@@ -60,6 +66,8 @@ class SamplerSettings(Settings):
 
     @pydantic.model_validator(mode="after")
     def _enough_images(self) -> "SamplerSettings":
+        if self.strength != 1 and self.start != "image":
+            raise ValueError(f"a strength of {self.strength:g} is for start 'image', not '{self.start}'; set both")
         if self.confidence is not None and self.confidence.num_images(self.steps) < 2:
             raise ValueError(
                 f"{self.steps} steps with confidence.interval {self.confidence.interval} give one image and confidence "
@@ -74,7 +82,8 @@ class SamplerSettings(Settings):
 
     def provenance(self) -> dict[str, Any]:
         """Return what shaped the samples, for their provenance."""
-        return self.model_dump(mode="json", exclude=OF_THE_MACHINE)
+        untold = {"noise": {"start", "strength"}, "image": set(), "reconstruction": {"strength"}}[self.start]
+        return self.model_dump(mode="json", exclude=OF_THE_MACHINE | untold)
 
 
 def draw_latent(
@@ -86,8 +95,9 @@ def draw_latent(
     *,
     rng: torch.Generator,
     callback: solvers.Callback | None = None,
+    encoded: Float[Tensor, "b c *latent"] | None = None,
 ) -> Float[Tensor, "b c *latent"]:
-    """Return the data that ``noise`` becomes.
+    """Return the data that ``noise`` becomes, or that an image becomes that was noised with it.
 
     Args:
         settings: which solver, how many steps.
@@ -97,8 +107,12 @@ def draw_latent(
         condition: handed to the denoiser as it is.
         rng: what the ancestral solver draws from.
         callback: sees every step.
+        encoded: the latents of images to start from, noised to ``settings.strength``; None starts from noise alone.
     """
-    grid = times(settings.steps, settings.spacing, process, settings.shift.ratio(noise.shape[2:]))
+    ratio, start = settings.shift.ratio(noise.shape[2:]), 1.0 if encoded is None else settings.strength
+    grid, x = times(settings.steps, settings.spacing, process, ratio, start), noise
+    if encoded is not None:
+        x = diffuse(encoded, noise, process.alpha(grid[0]).to(noise), process.sigma(grid[0]).to(noise))
     if settings.solver == "ddpm_ancestral":
-        return solvers.ddpm_ancestral(denoiser, process, grid, noise, condition, rng=rng, callback=callback)
-    return SOLVERS[settings.solver](denoiser, process, grid, noise, condition, callback=callback)
+        return solvers.ddpm_ancestral(denoiser, process, grid, x, condition, rng=rng, callback=callback)
+    return SOLVERS[settings.solver](denoiser, process, grid, x, condition, callback=callback)
