@@ -29,6 +29,15 @@ def blob(index: int, with_mask: bool = True) -> Case:
     )
 
 
+def flat_blob(index: int) -> Case:
+    """Return the middle slice of a blob."""
+    case = blob(index)
+    assert case.image is not None
+    assert case.mask is not None
+    middle = SIZE // 2
+    return case.with_(case_id=f"flat-{index}", image=case.image[..., middle].copy(), mask=case.mask[..., middle].copy())
+
+
 def tiny_stage(**changes) -> AutoencoderStage:
     """Return a stage that trains in a second."""
     values = {

@@ -4,6 +4,7 @@ import torch
 from cardiosynth.autoencoder.losses import (
     Perceptual,
     ReconstructionSettings,
+    adaptive_weight,
     reconstruction_loss,
     thin_codes,
     voxel_weight,
@@ -12,26 +13,36 @@ from cardiosynth.autoencoder.losses import (
 from cardiosynth.core.labels import CARDIAC_CT, label_table
 
 
-def latents():
-    return torch.zeros(1, 1, 2, 2, 2), torch.ones(1, 1, 2, 2, 2)
-
-
-def test_a_perfect_reconstruction_with_a_standard_normal_latent_costs_nothing():
+def test_a_perfect_reconstruction_costs_nothing():
     x = torch.rand(1, 1, 4, 4, 4)
-    parts = reconstruction_loss(x, x, torch.ones_like(x), *latents(), ReconstructionSettings())
+    parts = reconstruction_loss(x, x, torch.ones_like(x), ReconstructionSettings())
     assert float(parts["total"]) == 0
 
 
 def test_the_total_is_the_weighted_sum_of_closed_forms():
     image, weight = torch.zeros(1, 1, 4, 4, 4), torch.full((1, 1, 4, 4, 4), 2.0)
-    settings = ReconstructionSettings(l1=1.0, l2=3.0, kl=0.5, perceptual=10.0)
-    mean, std = torch.full((1, 1, 2, 2, 2), 2.0), torch.ones(1, 1, 2, 2, 2)
+    settings = ReconstructionSettings(l1=1.0, l2=3.0, perceptual=10.0)
     largest = Perceptual(lambda a, b: (a - b).amax(), "largest")
-    parts = reconstruction_loss(image + 0.5, image, weight, mean, std, settings, largest)
+    parts = reconstruction_loss(image + 0.5, image, weight, settings, largest)
     assert float(parts["l1"]) == pytest.approx(1.0)
     assert float(parts["l2"]) == pytest.approx(0.5)
-    assert float(parts["kl"]) == pytest.approx(2.0)
-    assert float(parts["total"]) == pytest.approx(1.0 + 3 * 0.5 + 0.5 * 2 + 10 * 0.5)
+    assert float(parts["total"]) == pytest.approx(1.0 + 3 * 0.5 + 10 * 0.5)
+
+
+def test_the_adaptive_weight_makes_both_gradients_alike():
+    last, other = torch.tensor([3.0, 4.0], requires_grad=True), torch.tensor(2.0, requires_grad=True)
+    reconstruction, adversarial = (last * torch.tensor([6.0, 8.0])).sum() + other**2, 0.5 * last[0] * other
+    weight = adaptive_weight(reconstruction, adversarial, last)
+    assert float(weight) == pytest.approx(10 / (1 + 1e-4)), "norm (6, 8) over norm (0.5 * 2, 0)"
+    assert not weight.requires_grad
+    (reconstruction + weight * adversarial).backward()
+    assert last.grad is not None, "both losses can still be descended"
+
+
+def test_the_adaptive_weight_stays_finite():
+    last = torch.tensor([5.0], requires_grad=True)
+    assert float(adaptive_weight(3 * last.sum(), 0 * last.sum(), last)) == 1e4
+    assert float(adaptive_weight(0 * last.sum(), 3 * last.sum(), last)) == 0
 
 
 def test_heart_and_thin_structures_and_the_voxels_next_to_them_count_more():

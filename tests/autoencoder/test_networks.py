@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from cardiosynth.autoencoder.codebook import CodebookSettings
 from cardiosynth.autoencoder.folds import depth_to_space, space_to_depth
 from cardiosynth.autoencoder.networks import AutoencoderSettings, MaisiAutoencoder, build_autoencoder
 from cardiosynth.core.config import parse_settings
@@ -9,11 +10,17 @@ from cardiosynth.core.errors import InputError
 from .random_networks import monai_network, randomized
 
 MAISI = AutoencoderSettings(kind="maisi", channels=(8, 8, 16), num_res_blocks=(1, 1, 1), norm_groups=8)
+VQGAN = AutoencoderSettings(kind="vqgan", spatial_dims=2, channels=(8, 8, 16), num_res_blocks=(1, 1, 1), norm_groups=4)
+CODES = CodebookSettings(codes=16)
 KINDS = [
     AutoencoderSettings(channels=(8, 8), num_res_blocks=(1, 1)),
     AutoencoderSettings(channels=(8,), num_res_blocks=(1,), compression=2, latent_channels=3),
     AutoencoderSettings(channels=(8, 8), num_res_blocks=(1, 1), spatial_dims=2),
     MAISI,
+    VQGAN.model_copy(update={"codebook": CODES}),
+    AutoencoderSettings(
+        kind="vqgan", channels=(8, 16), num_res_blocks=(2, 1), compression=2, norm_groups=4, latent_channels=3
+    ),
 ]
 
 
@@ -28,7 +35,7 @@ def test_latents_are_smaller_by_the_compression_and_decoding_returns_the_grid(se
     mean, std = autoencoder.encode(x)
     latent = 16 // settings.compression
     assert mean.shape == std.shape == (2, settings.latent_channels, *(latent,) * settings.spatial_dims)
-    assert (std > 0).all()
+    assert bool((std > 0).all()) == (settings.codebook is None)
     assert autoencoder.decode(mean).shape == x.shape
 
 
@@ -51,6 +58,18 @@ def test_under_bfloat16_latents_and_images_are_float32_and_close(settings):
         rough = autoencoder.decode(mean)
     assert mean.dtype == std.dtype == rough.dtype == torch.float32
     assert (rough - exact).abs().max() < 0.05 * max(1.0, float(exact.detach().abs().max()))
+
+
+@pytest.mark.parametrize("settings", KINDS)
+def test_nothing_gets_past_the_last_weight(settings):
+    autoencoder = randomized(build_autoencoder(settings))
+    last = autoencoder.last_weight
+    assert any(last is parameter for parameter in autoencoder.parameters())
+    z = autoencoder.encode(random_image(settings))[0]
+    with torch.no_grad():
+        assert not torch.equal(autoencoder.decode(z), autoencoder.decode(2 * z))
+        last.zero_()
+        assert torch.equal(autoencoder.decode(z), autoencoder.decode(2 * z))
 
 
 def test_initial_weights_are_a_function_of_the_seed():
@@ -110,6 +129,9 @@ def test_a_missing_maisi_weight_is_named(tmp_path):
         {"kind": "maisi", "channels": [8, 16], "num_res_blocks": [1, 1]},
         {"kind": "maisi", "channels": [8, 8, 16], "num_res_blocks": [1, 1, 1], "norm_groups": 5},
         {"kind": "maisi", "channels": [8, 8, 16], "num_res_blocks": [1, 1, 1], "norm_groups": 8, "spatial_dims": 2},
+        {"kind": "maisi", "channels": [8, 8, 16], "num_res_blocks": [1, 1, 1], "norm_groups": 8, "codebook": {}},
+        {"kind": "vqgan", "channels": [8, 16], "num_res_blocks": [1, 1]},
+        {"kind": "vqgan", "channels": [8, 8, 16], "num_res_blocks": [1, 1, 1], "norm_groups": 5},
     ],
 )
 def test_settings_that_make_no_network_are_refused(values):

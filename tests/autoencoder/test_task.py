@@ -3,22 +3,24 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cardiosynth.autoencoder.codec import load_codec
-from cardiosynth.autoencoder.discriminators import AdversarialSettings
+from cardiosynth.autoencoder.codebook import CodebookSettings
+from cardiosynth.autoencoder.codec import load_codec, measure_statistics
+from cardiosynth.autoencoder.discriminators import AdversarialSettings, canny_edges
 from cardiosynth.autoencoder.losses import Perceptual, ReconstructionSettings
 from cardiosynth.autoencoder.networks import AutoencoderSettings, MaisiAutoencoder, build_autoencoder
 from cardiosynth.autoencoder.task import AutoencoderStage, AutoencoderTask, load_initial, train_autoencoder
+from cardiosynth.autoencoder.verdict import in_words
 from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.core.labels import CARDIAC_CT
 from cardiosynth.core.random import generator
-from cardiosynth.core.store import latest_checkpoint, load_tensors, read_json
+from cardiosynth.core.store import latest_checkpoint, load_tensors, read_json, read_rows
 from cardiosynth.data.loader import CaseCache
 from cardiosynth.training.loop import fit
 from cardiosynth.training.state import load_weights
 
-from .blobs import SIZE, blob, tiny_stage
+from .blobs import SIZE, blob, flat_blob, tiny_stage
 
 SCALE = IntensityScale()
 
@@ -63,6 +65,18 @@ def test_crops_are_centered_on_thin_structures_as_often_as_asked(fraction):
 def test_without_masks_every_voxel_counts_alike():
     batch = task(tiny_stage(), with_mask=False).batch([generator(0, "a")])
     assert (batch["weight"] == 1).all()
+
+
+def test_what_latents_cost_is_added_to_the_reconstruction():
+    stage = tiny_stage(loss=ReconstructionSettings(kl=0.5))
+    subject = task(stage)
+    parts = subject.players()[0].loss(subject.batch([generator(0, "a")]))
+    torch.testing.assert_close(parts["total"], parts["reconstruction"] + 0.5 * parts["kl"])
+    begun = quantized_task(quantized_stage("gradient", adversarial=None))
+    begun.autoencoder.codebook.sizes.fill_(1.0)
+    parts = begun.players()[0].loss(begun.batch([generator(0, "a")]))
+    cost = 0.25 * parts["commitment"] + parts["attraction"]
+    torch.testing.assert_close(parts["total"], parts["reconstruction"] + cost)
 
 
 def test_the_loss_falls():
@@ -165,6 +179,107 @@ def test_a_crop_too_small_for_the_opponent_is_refused():
 def test_two_players_are_not_compiled():
     with pytest.raises(InputError, match="compile=false"):
         parse_settings(AutoencoderStage, {"adversarial": {}, "training": {"compile": True}}, "test")
+
+
+QUANTIZED = AutoencoderSettings(
+    spatial_dims=2, channels=(8,), num_res_blocks=(1,), compression=2, codebook=CodebookSettings(codes=8, begin_step=2)
+)
+
+
+def quantized_stage(learning="average", steps=5, **changes):
+    """Return a stage whose codes begin after the second step and whose opponent joins after the third."""
+    codebook = CodebookSettings(codes=8, begin_step=2, learning=learning, restart_below=0.5)
+    opponent = AdversarialSettings(
+        kind="dual", judgement="hinge", adaptive=True, norm="batch", warmup_steps=3, channels=4, layers=1, edge_blocks=1
+    )
+    values = {
+        "network": QUANTIZED.model_copy(update={"codebook": codebook}), "crop": (8, 8), "adversarial": opponent,
+        "training": tiny_stage().training.model_copy(update={"steps": steps, "checkpoint_every": 9, "log_every": 1}),
+    }  # fmt: skip
+    return tiny_stage(**{**values, **changes})
+
+
+def quantized_task(stage):
+    return AutoencoderTask(CaseCache([flat_blob(i) for i in range(3)], SCALE), build_autoencoder(stage.network), stage)
+
+
+def quantized_run(stage, run, stop_at=None):
+    return fit(quantized_task(stage), stage.training, run, {"stage": "autoencoder"}, stop_at=stop_at)
+
+
+@pytest.fixture(scope="module", params=["average", "gradient"])
+def quantized(request, tmp_path_factory):
+    stage = quantized_stage(request.param)
+    return stage, quantized_run(stage, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3, 4])
+def test_codes_and_a_dual_opponent_stopped_anywhere_go_on_to_the_same_bits(stop_at, quantized, tmp_path):
+    stage, unbroken = quantized
+    quantized_run(stage, tmp_path, stop_at)
+    final = quantized_run(stage, tmp_path)
+    for name in ("model.safetensors", "training.safetensors"):
+        assert (final / name).read_bytes() == (unbroken / name).read_bytes()
+
+
+def test_codes_are_weights_of_the_checkpoint_and_their_use_is_in_its_rows(quantized):
+    stage, checkpoint = quantized
+    assert float(load_tensors(checkpoint / "model.safetensors")["codebook.codes"].abs().max()) > 0
+    network = build_autoencoder(stage.network)
+    load_weights(network, checkpoint)
+    rows = read_rows(checkpoint.parent / "metrics.jsonl")
+    assert [row["autoencoder/commitment"] > 0 for row in rows] == [False, False, True, True, True]
+    assert all(1 <= row["autoencoder/perplexity"] <= 8 for row in rows)
+    assert all(0 < row["autoencoder/codes_met"] <= 1 for row in rows)
+    assert ["autoencoder/adversarial_weight" in row for row in rows] == [False, False, False, True, True]
+    assert ("autoencoder/attraction" in rows[-1]) == (stage.network.codebook.learning == "gradient")
+
+
+def test_of_quantized_latents_the_loss_is_a_function_of_module_and_batch(quantized):
+    stage, checkpoint = quantized
+    subject = quantized_task(stage)
+    load_weights(subject.autoencoder, checkpoint)
+    batch = dict(subject.batch([generator(0, "a"), generator(0, "b")])) | {"step": torch.tensor(4)}
+    assert set(batch) == {"image", "weight", "edges", "index", "step"}
+    player, before = subject.players()[0], {n: v.clone() for n, v in subject.module.state_dict().items()}
+    assert torch.equal(player.loss(batch)["total"], player.loss(batch)["total"])
+    assert all(torch.equal(value, before[name]) for name, value in subject.module.state_dict().items())
+
+
+def test_edges_are_those_of_the_whole_image_at_the_place_of_the_crop():
+    stage = quantized_stage(crop=(SIZE, SIZE))
+    subject = quantized_task(stage)
+    batch = subject.batch([generator(0, i) for i in range(3)])
+    for image, edges in zip(batch["image"], batch["edges"], strict=True):
+        assert np.array_equal(edges.numpy(), canny_edges(image.numpy(), stage.adversarial.edge_sigma))
+    assert batch["edges"].any()
+
+
+def test_what_does_not_go_with_codes_and_edges_is_refused():
+    with pytest.raises(InputError, match="codebook=null"):
+        parse_settings(AutoencoderStage, {"network": {"codebook": {}}, "training": {"compile": True}}, "test")
+    with pytest.raises(InputError, match="kind=patch"):
+        parse_settings(AutoencoderStage, {"adversarial": {"kind": "dual"}}, "test")
+
+
+def test_a_quantized_run_is_judged_with_its_codes(tmp_path):
+    cases = [flat_blob(i) for i in range(2)]
+    train_autoencoder(cases, tmp_path, quantized_stage(steps=4, adversarial=None), SCALE)
+    found = read_json(tmp_path / "autoencoder" / "verdict.json")
+    assert found["codes"]["count"] == 8
+    assert 1 <= found["codes"]["perplexity"] <= found["codes"]["met"] + 1e-3 <= 8 + 1e-3
+    assert "codes met" in in_words(found)
+    codec = load_codec(tmp_path)
+    mean, std = codec.encode_case(cases[0])
+    assert not std.any()
+    window = codec.window_of(cases[0])
+    quantized_mean = codec.quantize(mean[None])
+    assert not torch.equal(quantized_mean[0], mean), "what is encoded is not quantized yet"
+    np.testing.assert_allclose(codec.decode(quantized_mean[0], window), codec.decode(mean, window), atol=1e-2)
+    scaled = codec.with_statistics(measure_statistics([(mean, std)]))
+    normalized = scaled.encode_case(cases[0])[0]
+    assert torch.equal(scaled.nearest_codes(normalized), codec.nearest_codes(mean))
+    np.testing.assert_allclose(scaled.decode(normalized, window), codec.decode(mean, window), atol=1e-2)
 
 
 def test_a_run_is_trained_recorded_and_judged(tmp_path):

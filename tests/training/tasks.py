@@ -76,3 +76,29 @@ class Adversarial:
             Player("maker", list(self.maker.parameters()), self.make),
             Player("judge", list(self.judge.parameters()), self.tell, self.WARMUP),
         ]
+
+
+class Following:
+    """One player, and a buffer that follows the whole batch without a gradient; the loss depends on it."""
+
+    def __init__(self):
+        self.module = initialized(nn.Conv3d(1, 1, 3, padding=1))
+        self.module.register_buffer("seen", torch.zeros(()))
+
+    def batch(self, generators):
+        index = torch.tensor([draw_int(16, rng) for rng in generators])
+        return {"image": IMAGES[index], "index": index}
+
+    def case_names(self, batch: Batch):
+        return names(batch)
+
+    def loss(self, batch: Batch):
+        return {"total": (self.module(batch["image"]) - self.module.seen).square().mean()}
+
+    def follow(self, batch: Batch, processes):
+        means = processes.whole_batch(batch["image"].mean((1, 2, 3, 4)))
+        # Each example counts otherwise, so that their order matters.
+        self.module.seen.lerp_((means * torch.arange(1.0, len(means) + 1)).sum(), 0.5)
+
+    def players(self):
+        return [Player("follower", list(self.module.parameters()), self.loss, follow=self.follow)]

@@ -15,7 +15,7 @@ from cardiosynth.core.store import checkpoints, read_json, read_rows
 from cardiosynth.training.loop import Player, TrainingSettings, fit
 from cardiosynth.training.state import load_weights
 
-from .tasks import Adversarial, Denoising, names
+from .tasks import Adversarial, Denoising, Following, names
 
 SETTINGS = TrainingSettings(
     steps=12, batch_size=2, learning_rate=1e-2, warmup_steps=3, schedule="cosine", ema_decay=0.9,
@@ -39,10 +39,10 @@ def assert_same_files(one: Path, other: Path) -> None:
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
-    return {task: fit(task(), SETTINGS, folder / task.__name__, RECORD) for task in (Denoising, Adversarial)}
+    return {task: fit(task(), SETTINGS, folder / task.__name__, RECORD) for task in (Denoising, Adversarial, Following)}
 
 
-@pytest.mark.parametrize("task", [Denoising, Adversarial])
+@pytest.mark.parametrize("task", [Denoising, Adversarial, Following])
 @pytest.mark.parametrize("stop_at", [1, 5, 7])
 def test_a_stopped_run_goes_on_to_the_same_bits(task, stop_at, unbroken, tmp_path):
     stopped = fit(task(), SETTINGS, tmp_path, RECORD, stop_at=stop_at)

@@ -17,7 +17,7 @@ from cardiosynth.core.store import checkpoints, read_rows
 from cardiosynth.training.loop import TrainingSettings, fit
 from cardiosynth.training.processes import Processes
 
-from .tasks import Adversarial, Denoising, names
+from .tasks import Adversarial, Denoising, Following, names
 
 SETTINGS = TrainingSettings(
     steps=6, batch_size=4, learning_rate=1e-2, log_every=2, checkpoint_every=3, precision="fp32"
@@ -28,9 +28,11 @@ import sys, time
 from pathlib import Path
 import torch.distributed as dist
 sys.path.insert(0, {tests!r})
-from training.tasks import Adversarial, Denoising
+from training.tasks import Adversarial, Denoising, Following
 from cardiosynth.training.loop import TrainingSettings, fit
-TASKS = {{"Adversarial": Adversarial, "Denoising": lambda: Denoising(dropout={dropout}, norm={norm})}}
+TASKS = {{
+    "Adversarial": Adversarial, "Following": Following, "Denoising": lambda: Denoising(dropout={dropout}, norm={norm})
+}}
 settings = TrainingSettings.model_validate_json({settings!r})
 if {slow}:
     class Slow(Denoising):
@@ -86,11 +88,11 @@ def assert_close(one: Path, other: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_equal_one_with_the_same_global_batch(tmp_path):
-    worker = script(tmp_path, ["Adversarial", "Denoising"], SETTINGS, dropout=0.0, norm=False, slow=False)
+    worker = script(tmp_path, ["Adversarial", "Denoising", "Following"], SETTINGS, dropout=0.0, norm=False, slow=False)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(worker)]
     done = subprocess.run(launch, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    for task in (Adversarial(), Denoising(dropout=0, norm=False)):
+    for task in (Adversarial(), Denoising(dropout=0, norm=False), Following()):
         name = type(task).__name__
         alone = fit(task, SETTINGS, tmp_path / "alone" / name, {"stage": "toy"})
         together = tmp_path / "run" / name

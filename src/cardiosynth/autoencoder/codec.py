@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pydantic
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cardiosynth.autoencoder import streaming
@@ -136,6 +136,8 @@ class Codec:
     ) -> tuple[Float[Tensor, "c *latent"], Float[Tensor, "c *latent"]]:
         """Return mean and standard deviation of a case's normalized latents, float32 on the CPU.
 
+        Latents that decoding will quantize are returned as they are before, with a deviation of 0.
+
         Args:
             case: with an image.
             budget_gb: memory beside the weights, in 1e9 bytes: the volume is computed in slabs, with the same result.
@@ -157,14 +159,15 @@ class Codec:
         """Return the image of one normalized latent in the case's unit, float32, within the window.
 
         Args:
-            latent: as ``encode_case`` returns it.
+            latent: as ``encode_case`` returns it; it is quantized first where there is a codebook.
             window: of the case.
             budget_gb: as in ``encode_case``.
 
         Raises:
             InputError: a budget that cannot be met.
         """
-        x = streaming.decode(self.autoencoder, self._raw(latent[None].to(self.device)), budget_gb)
+        z = self.autoencoder.quantize(self._raw(latent[None].to(self.device)))
+        x = streaming.decode(self.autoencoder, z, budget_gb)
         return window.from_model(x[0].float().cpu()).numpy()
 
     def encode(
@@ -174,8 +177,18 @@ class Codec:
         return self._normalized(self.autoencoder.encode(x))
 
     def decode_model_units(self, z: Float[Tensor, "b c *latent"]) -> Float[Tensor, "b 1 *grid"]:
-        """Return the images of normalized latents in model units, not clipped."""
-        return self.autoencoder.decode(self._raw(z))
+        """Return the images of normalized latents in model units, not clipped; latents are quantized first."""
+        return self.autoencoder.decode(self.autoencoder.quantize(self._raw(z)))
+
+    def quantize(self, z: Float[Tensor, "b c *latent"]) -> Float[Tensor, "b c *latent"]:
+        """Return the nearest code of each normalized latent, normalized alike; as it is where there is no codebook."""
+        return self._normalized((self.autoencoder.quantize(self._raw(z)), z))[0]
+
+    def nearest_codes(self, latent: Float[Tensor, "c *latent"]) -> Int[Tensor, "*latent"]:
+        """Return the index of the code of each value of one normalized latent; there must be a codebook."""
+        codebook = self.autoencoder.codebook
+        assert codebook is not None, "latents of this autoencoder are not quantized"
+        return codebook.nearest(self._raw(latent[None].to(self.device)))[0].cpu()
 
     def reconstruct(self, case: Case) -> Float[np.ndarray, "1 *grid"]:
         """Return what is left of a case's image after encoding (mean latents) and decoding, in its unit."""

@@ -190,16 +190,16 @@ class Convolve(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Downsample(Layer):
-    """MAISI's halving: a zero after the last voxel of each axis, then a convolution of kernel 3 and stride 2.
+    """Halving as in MAISI and VQGAN: a zero after each axis's last voxel, then a convolution of kernel 3 and stride 2.
 
     An odd axis loses its last half: n voxels become floor(n / 2).
     """
 
-    conv: nn.Conv3d
+    conv: nn.Conv2d | nn.Conv3d
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the halved volume."""
-        return self.conv(F.pad(x, (0, 1, 0, 1, 0, 1)))
+        return self.conv(F.pad(x, (0, 1) * (x.ndim - 2)))
 
     def shape(self, shape: Shape) -> Shape:
         """Return half the grid, rounded down."""
@@ -211,8 +211,9 @@ class Downsample(Layer):
 
     def slab(self, x: Tensor, slab: Slab) -> Tensor:
         """Return rows of the halved volume; the zero row is added where the volume ends."""
-        padding = [0, 1, 0, 1, 0, 1]
-        padding[2 * (2 - slab.axis) + 1] = int(2 * slab.want.number + 1 - slab.have.number)
+        dims = x.ndim - 2
+        padding = [0, 1] * dims
+        padding[2 * (dims - 1 - slab.axis) + 1] = int(2 * slab.want.number + 1 - slab.have.number)
         return self.conv(F.pad(x, padding))
 
     def scratch(self, size: Sizes) -> Count | float:
@@ -230,11 +231,11 @@ class Downsample(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Upsample(Layer):
-    """Trilinear interpolation to twice the grid, the border voxel repeated."""
+    """Linear interpolation along each axis to twice the grid, the border voxel repeated."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the doubled volume."""
-        return F.interpolate(x, scale_factor=2.0, mode="trilinear")
+        return F.interpolate(x, scale_factor=2.0, mode="trilinear" if x.ndim == 5 else "bilinear")
 
     def shape(self, shape: Shape) -> Shape:
         """Return twice the grid."""
@@ -274,7 +275,8 @@ class Normalize(Layer):
 
     def normalize(self, x: Tensor, moments: Moments) -> Tensor:
         """Return ``x`` normalized by the moments of the volume it is a part of, in its own dtype; no gradients."""
-        scale, shift = moments.affine(self.norm)
+        columns = (...,) + (None,) * (x.ndim - 2)
+        scale, shift = (value[columns] for value in moments.affine(self.norm))
         out = torch.addcmul(shift, x, scale)
         return (F.silu(out, inplace=True) if self.activated else out).to(x.dtype)
 

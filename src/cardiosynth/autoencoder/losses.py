@@ -1,4 +1,4 @@
-"""What a reconstruction is worth: absolute and squared error, weighted per voxel, the bottleneck, and perception."""
+"""What a reconstruction is worth: absolute and squared error, weighted per voxel, and perception."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from cardiosynth.autoencoder.bottleneck import kl_divergence
 from cardiosynth.core.config import Settings
 from cardiosynth.core.labels import LabelTable, normalized_name
+
+SMALLEST_NORM, LARGEST_WEIGHT = 1e-4, 1e4
+"""As VQGAN's authors keep the adaptive weight finite."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,10 @@ class ReconstructionSettings(Settings):
     """Weights of the loss.
 
     Attributes:
-        l1: of the absolute error. Published (MAISI) 1.
+        l1: of the absolute error. Published (MAISI, VQGAN) 1.
         l2: of the squared error, which makes large errors, such as a vanished vessel, count more. Published 0.
         kl: of the bottleneck's mean per latent value. Published (MAISI) 1e-7 of its sum.
-        perceptual: of the perceptual distance, where an extractor is handed in. Published (MAISI) 0.3.
+        perceptual: of the perceptual distance, where an extractor is handed in. Published (MAISI) 0.3, (VQGAN) 1.
         heart: added weight of voxels in target structures, widened by one voxel. Published 0.
         thin: structures that a plain mean overlooks; names that the label table lacks are passed over.
         thin_weight: added weight of voxels in thin structures, widened by one voxel. Published 0.
@@ -73,32 +75,43 @@ def reconstruction_loss(
     reconstruction: Float[Tensor, "b 1 *grid"],
     image: Float[Tensor, "b 1 *grid"],
     weight: Float[Tensor, "b 1 *grid"],
-    mean: Float[Tensor, "b c *latent"],
-    std: Float[Tensor, "b c *latent"],
     settings: ReconstructionSettings,
     perceptual: Perceptual | None = None,
 ) -> dict[str, Tensor]:
-    """Return the parts of the loss and their ``total``, each a mean over the batch.
+    """Return the parts of the loss, its bottleneck left out, and their ``total``, each a mean over the batch.
 
     Args:
         reconstruction: decoded images in model units.
         image: what they should be.
         weight: per voxel, 1 or more. The weighted errors are not divided by the mean weight, so that a voxel counts
             the same in every crop.
-        mean: of the latents.
-        std: of the latents.
         settings: weights of the parts.
         perceptual: distance of two images, where ``settings.perceptual`` is above 0.
     """
     error = reconstruction - image
-    parts = {"l1": (weight * error.abs()).mean(), "kl": kl_divergence(mean, std)}
+    parts = {"l1": (weight * error.abs()).mean()}
     if settings.l2:
         parts["l2"] = (weight * error**2).mean()
     if perceptual is not None and settings.perceptual:
         parts["perceptual"] = perceptual.distance(reconstruction, image)
-    scale = {"l1": settings.l1, "l2": settings.l2, "kl": settings.kl, "perceptual": settings.perceptual}
-    parts["total"] = sum((scale[name] * value for name, value in parts.items()), error.new_zeros(()))
+    parts["total"] = sum((getattr(settings, name) * part for name, part in parts.items()), error.new_zeros(()))
     return parts
+
+
+def adaptive_weight(
+    reconstruction: Float[Tensor, ""], adversarial: Float[Tensor, ""], last_weight: Tensor
+) -> Float[Tensor, ""]:
+    """Return the weight that gives both losses a gradient of equal norm at the decoder's last kernel, a constant.
+
+    VQGAN (Esser et al. 2021), Eq. 7, at most 1e4. Each process has its own.
+
+    Args:
+        reconstruction: the loss without the adversary.
+        adversarial: what the adversary costs, before any weight.
+        last_weight: the kernel, a parameter.
+    """
+    norms = [torch.autograd.grad(x, last_weight, retain_graph=True)[0].norm() for x in (reconstruction, adversarial)]
+    return (norms[0] / (norms[1] + SMALLEST_NORM)).clamp_max(LARGEST_WEIGHT).detach()
 
 
 def _any_of(mask: Tensor, codes: tuple[int, ...]) -> Tensor:

@@ -30,8 +30,8 @@ class Moments:
             self.deviations + other.deviations + delta**2 * (self.count * other.count / count),
         )
 
-    def affine(self, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
-        """Return scale and shift, (b, c, 1, ...), float32, such that x * scale + shift is ``norm`` of the volume."""
+    def affine(self, norm: nn.GroupNorm) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
+        """Return scale and shift, float32, such that x * scale + shift is ``norm`` of the volume."""
         b, c = self.mean.shape
         mean = self.mean.reshape(b, norm.num_groups, -1)
         center = mean.mean(-1, keepdim=True)
@@ -42,11 +42,10 @@ class Moments:
         if norm.affine:
             shift = shift * norm.weight.double() + norm.bias.double()
             scale = scale * norm.weight.double()
-        columns = (b, c) + (1,) * 3
-        return scale.float().reshape(columns), shift.float().reshape(columns)
+        return scale.float(), shift.float()
 
 
-def measure_moments(x: Float[Tensor, "b c x y z"]) -> Moments:
+def measure_moments(x: Float[Tensor, "b c *grid"]) -> Moments:
     """Return the moments of ``x``, summed in float32 over small chunks and in float64 over these."""
     planes = max(1, CHUNK.get(x.device.type, CHUNK["cpu"]) // max(1, x[:, :, :1].numel()))
     found: Moments | None = None

@@ -1,6 +1,7 @@
-"""Autoencoders behind one contract: model units [0, 1] in and out, Gaussian latents between.
+"""Autoencoders behind one contract: model units [0, 1] in and out, latents between, Gaussian or quantized.
 
-``compact`` learns fast on two CPU cores; ``maisi`` is the published layout, into which released weights load.
+``compact`` learns fast on two CPU cores; ``maisi`` is the published layout, into which released weights load; ``vqgan``
+is that of VQGAN, for slices and volumes.
 """
 
 from abc import ABC, abstractmethod
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cardiosynth.autoencoder.chain import Branch, Chain, Merge
+from cardiosynth.autoencoder.codebook import Codebook, CodebookSettings
 from cardiosynth.autoencoder.folds import DepthToSpace, SpaceToDepth
 from cardiosynth.autoencoder.layers import Activate, Convolve, Layer, Scale
 from cardiosynth.core.config import Settings
@@ -25,20 +27,22 @@ class AutoencoderSettings(Settings):
     """Which autoencoder.
 
     Attributes:
-        kind: ``compact`` (ours: no normalization layers, space-to-depth stem and head) or ``maisi`` (MONAI's
-            AutoencoderKlMaisi, three-dimensional).
+        kind: ``compact`` (ours: no normalization layers, space-to-depth stem and head), ``maisi`` (MONAI's
+            AutoencoderKlMaisi, three-dimensional) or ``vqgan`` (group normalization, strided convolutions).
         spatial_dims: 3 for volumes, 2 for slices.
-        latent_channels: values per latent voxel. Published (FCaS after MAISI) 4.
+        codebook: quantizes the latents; None leaves them Gaussian. Published (FQCDM) with.
+        latent_channels: values per latent voxel. Published (FCaS after MAISI) 4; not stated by FQCDM.
         compression: image voxels per latent voxel along each axis. Published 4.
         channels: features per level, finest first. One level per halving for ``compact``; one more, at full
-            resolution, for ``maisi``, published (64, 128, 256).
-        num_res_blocks: residual blocks per level. Published (MAISI) (2, 2, 2).
-        norm_groups: groups of MAISI's group normalization, published 32; ``compact`` has none.
+            resolution, for ``maisi``, published (64, 128, 256), and ``vqgan``, published (128, 256, 512).
+        num_res_blocks: residual blocks per level. Published (MAISI, VQGAN) (2, 2, 2).
+        norm_groups: groups of MAISI's and VQGAN's group normalization, published 32; ``compact`` has none.
         checkpointing: train with less memory and a third more time, same gradients.
     """
 
-    kind: Literal["compact", "maisi"] = "compact"
+    kind: Literal["compact", "maisi", "vqgan"] = "compact"
     spatial_dims: Literal[2, 3] = 3
+    codebook: CodebookSettings | None = None
     latent_channels: int = pydantic.Field(default=4, ge=1)
     compression: Literal[2, 4] = 4
     channels: tuple[int, ...] = (24, 64)
@@ -48,15 +52,17 @@ class AutoencoderSettings(Settings):
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> "AutoencoderSettings":
-        levels = {2: 1, 4: 2}[self.compression] + (self.kind == "maisi")
+        levels = {2: 1, 4: 2}[self.compression] + (self.kind != "compact")
         if len(self.channels) != levels or len(self.num_res_blocks) != levels:
             raise ValueError(
                 f"a {self.kind} autoencoder of compression {self.compression} has {levels} levels; give as many "
                 "channels and num_res_blocks"
             )
         if self.kind == "maisi" and self.spatial_dims != 3:
-            raise ValueError("a maisi autoencoder is three-dimensional; use compact for slices")
-        if self.kind == "maisi" and any(n % self.norm_groups for n in self.channels):
+            raise ValueError("a maisi autoencoder is three-dimensional; use compact or vqgan for slices")
+        if self.kind == "maisi" and self.codebook is not None:
+            raise ValueError("a maisi autoencoder is Gaussian; use compact or vqgan with a codebook")
+        if self.kind != "compact" and any(n % self.norm_groups for n in self.channels):
             raise ValueError(f"channels {self.channels} must be multiples of norm_groups {self.norm_groups}")
         return self
 
@@ -68,6 +74,7 @@ class Autoencoder(nn.Module, ABC):
         compression: image voxels per latent voxel along each axis.
         latent_channels: values per latent voxel.
         spatial_dims: 2 or 3.
+        codebook: quantizes latents; None where they are Gaussian.
         checkpointing: compute inner values again for the gradients instead of keeping them.
     """
 
@@ -80,10 +87,21 @@ class Autoencoder(nn.Module, ABC):
         self.compression: int = settings.compression
         self.latent_channels = settings.latent_channels
         self.spatial_dims: int = settings.spatial_dims
+        self.codebook = None if settings.codebook is None else Codebook(settings.codebook, settings.latent_channels)
+
+    @property
+    def moment_channels(self) -> int:
+        """What ``encoding`` gives per latent voxel: mean and log variance, of latents to be quantized the mean."""
+        return self.latent_channels * (2 if self.codebook is None else 1)
+
+    @property
+    def last_weight(self) -> Tensor:
+        """The kernel of the decoder's last convolution."""
+        return [layer.conv.weight for layer in self.decoding().layers if isinstance(layer, Convolve)][-1]
 
     @abstractmethod
     def encoding(self) -> Chain:
-        """Return the layers from images in model units to mean and log variance of the latents."""
+        """Return the layers from images in model units to ``moment_channels`` values per latent voxel."""
 
     @abstractmethod
     def decoding(self) -> Chain:
@@ -94,18 +112,25 @@ class Autoencoder(nn.Module, ABC):
     ) -> tuple[Float[Tensor, "b c *latent"], Float[Tensor, "b c *latent"]]:
         """Return mean and standard deviation of the latents of images in model units, both float32.
 
-        An axis that is not a multiple of ``compression`` loses its end (``maisi``) or is refused (``compact``).
+        Latents that are to be quantized are returned as they are before, with a deviation of 0. An axis that is not a
+        multiple of ``compression`` loses its end or is refused (``compact``).
         """
         return self.gaussian(self.encoding().forward(x, self.checkpointing))
 
     def decode(self, z: Float[Tensor, "b c *latent"]) -> Float[Tensor, "b 1 *grid"]:
-        """Return the images of latents in model units, float32, not clipped to [0, 1]."""
+        """Return the images of latents, quantized where they shall be, in model units, float32, not clipped."""
         return self.decoding().forward(z, self.checkpointing).float()
+
+    def quantize(self, z: Float[Tensor, "b c *latent"]) -> Float[Tensor, "b c *latent"]:
+        """Return the nearest code of each latent, or the latents as they are where there is no codebook."""
+        return z if self.codebook is None else self.codebook.quantize(z)
 
     def gaussian(
         self, moments: Float[Tensor, "b c2 *latent"]
     ) -> tuple[Float[Tensor, "b c *latent"], Float[Tensor, "b c *latent"]]:
         """Return mean and standard deviation, float32, from what ``encoding`` gives."""
+        if self.codebook is not None:
+            return moments.float(), torch.zeros_like(moments, dtype=torch.float32)
         mean, log_variance = moments.float().chunk(2, dim=1)
         return mean, torch.exp(0.5 * log_variance.clamp(*self.LOG_VARIANCE))
 
@@ -115,6 +140,10 @@ def build_autoencoder(settings: AutoencoderSettings, seed: int = 0) -> Autoencod
     with named_weights(seed, "autoencoder"):
         if settings.kind == "maisi":
             return MaisiAutoencoder(settings)
+        if settings.kind == "vqgan":
+            from cardiosynth.autoencoder.vqgan import VqganAutoencoder
+
+            return VqganAutoencoder(settings)
         layout = torch.channels_last_3d if settings.spatial_dims == 3 else torch.channels_last
         return CompactAutoencoder(settings).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
 
@@ -137,13 +166,13 @@ class CompactAutoencoder(Autoencoder):
         kernels = (3,) + (1,) * (len(channels) - 1)
         finer = (1, *channels[:-1])
         self.down = nn.ModuleList(
-            nn.Sequential(_conv(dims, n * 2**dims, c, k), *(_Residual(dims, c) for _ in range(r)))
+            nn.Sequential(convolution(dims, n * 2**dims, c, k), *(_Residual(dims, c) for _ in range(r)))
             for n, c, k, r in zip(finer, channels, kernels, blocks, strict=True)
         )
-        self.to_latent = nn.Sequential(nn.SiLU(), _conv(dims, channels[-1], 2 * wide, 1))
-        self.from_latent = _conv(dims, wide, channels[-1], 3)
+        self.to_latent = nn.Sequential(nn.SiLU(), convolution(dims, channels[-1], self.moment_channels, 1))
+        self.from_latent = convolution(dims, wide, channels[-1], 3)
         self.up = nn.ModuleList(
-            nn.Sequential(*(_Residual(dims, c) for _ in range(r)), nn.SiLU(), _conv(dims, c, n * 2**dims, k))
+            nn.Sequential(*(_Residual(dims, c) for _ in range(r)), nn.SiLU(), convolution(dims, c, n * 2**dims, k))
             for n, c, k, r in reversed(list(zip(finer, channels, kernels, blocks, strict=True)))
         )
 
@@ -167,8 +196,8 @@ class _Residual(nn.Module):
 
     def __init__(self, dims: int, channels: int):
         super().__init__()
-        self.first = _conv(dims, channels, channels, 3)
-        self.second = _conv(dims, channels, channels, 3)
+        self.first = convolution(dims, channels, channels, 3)
+        self.second = convolution(dims, channels, channels, 3)
         nn.init.zeros_(self.second.weight)
         assert self.second.bias is not None
         nn.init.zeros_(self.second.bias)
@@ -192,7 +221,8 @@ def _described(level: nn.Module, name: str) -> list[Layer]:
     return layers
 
 
-def _conv(dims: int, inputs: int, outputs: int, kernel: int) -> nn.Conv2d | nn.Conv3d:
+def convolution(dims: int, inputs: int, outputs: int, kernel: int) -> nn.Conv2d | nn.Conv3d:
+    """Return a new convolution of two or three dimensions that keeps the grid; ``kernel`` is odd."""
     kind = nn.Conv3d if dims == 3 else nn.Conv2d
     return kind(inputs, outputs, kernel, padding=kernel // 2)
 

@@ -10,17 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from cardiosynth import __version__
-from cardiosynth.autoencoder.bottleneck import sample
+from cardiosynth.autoencoder.bottleneck import kl_divergence, sample
+from cardiosynth.autoencoder.codebook import code_usage, codebook_losses, straight_through
 from cardiosynth.autoencoder.codec import load_codec, stage_folder
 from cardiosynth.autoencoder.discriminators import (
     AdversarialSettings,
     build_discriminator,
+    canny_edges,
     fooling_loss,
     telling_loss,
 )
 from cardiosynth.autoencoder.losses import (
     Perceptual,
     ReconstructionSettings,
+    adaptive_weight,
     reconstruction_loss,
     thin_codes,
     voxel_weight,
@@ -32,13 +35,13 @@ from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale
-from cardiosynth.core.random import draw_int
+from cardiosynth.core.random import draw_int, generator
 from cardiosynth.core.store import load_tensors
 from cardiosynth.data.loader import CaseCache, block
 from cardiosynth.data.preparation import check_window, recorded_preparation
 from cardiosynth.data.splits import hold_out, patient_of
 from cardiosynth.training.loop import Batch, Player, TrainingSettings, fit
-from cardiosynth.training.processes import join_processes
+from cardiosynth.training.processes import Processes, join_processes
 from cardiosynth.training.state import WithOpponent, load_weights
 
 STAGE = "autoencoder"
@@ -53,7 +56,7 @@ class AutoencoderStage(Settings):
     Attributes:
         network: its kind and size.
         loss: weights of the reconstruction loss.
-        adversarial: the opponent that tells reconstructions from images, None for none. Published (MAISI) with.
+        adversarial: the opponent that tells reconstructions from images, None for none. Published (MAISI, FQCDM) with.
         crop: voxels per axis of an example. Published (MAISI) 64 cubed, then 128 cubed.
         thin_fraction: share of the examples centered on a voxel of a thin structure, where the case has any.
         held_out: cases kept from training for the verdict, patient by patient; null for one in ten and at most 8.
@@ -78,9 +81,13 @@ class AutoencoderStage(Settings):
                 f"crop {self.crop} is too small for a discriminator of {self.adversarial.layers} layers; give at least "
                 f"{self.adversarial.smallest_crop} voxels per axis or fewer adversarial.layers"
             )
+        if self.adversarial is not None and self.adversarial.kind == "dual" and dims != 2:
+            raise ValueError("edges are found in slices; set adversarial.kind=patch, or network.spatial_dims=2")
         if self.adversarial is not None and self.training.compile:
             # The players hand over a reconstruction and ask for the step, neither of which fits into one graph.
             raise ValueError("two players cannot be compiled; set training.compile=false or adversarial=null")
+        if self.network.codebook is not None and self.training.compile:
+            raise ValueError("codes follow the latents outside a graph; set training.compile=false or codebook=null")
         return self
 
 
@@ -103,6 +110,7 @@ class AutoencoderTask:
     ):
         self.cache, self.autoencoder, self.stage, self.perceptual = cache, autoencoder, stage, perceptual
         self._regions: dict[int, np.ndarray] = {}
+        self._edges: dict[int, np.ndarray] = {}
         if stage.loss.perceptual and perceptual is None:
             raise InputError(
                 "autoencoder.loss.perceptual is above 0 and no extractor was given; give one or set it to 0."
@@ -117,13 +125,15 @@ class AutoencoderTask:
                 )
         self.module: nn.Module = autoencoder
         self._last: tuple[Batch, Tensor] | None = None
+        self._latents: tuple[Batch, Tensor] | None = None
         if stage.adversarial is not None:
             self.discriminator = build_discriminator(stage.adversarial, len(stage.crop), stage.training.seed)
             self.module = WithOpponent(autoencoder, self.discriminator)
 
     def players(self) -> list[Player]:
         """Return the autoencoder, and after it the discriminator, which joins after its warm-up."""
-        players = [Player(STAGE, list(self.autoencoder.parameters()), self._loss)]
+        follow = None if self.autoencoder.codebook is None else self._follow
+        players = [Player(STAGE, list(self.autoencoder.parameters()), self._loss, follow=follow)]
         if self.stage.adversarial is not None:
             judge = list(self.discriminator.parameters())
             players.append(Player("discriminator", judge, self._tell, self.stage.adversarial.warmup_steps))
@@ -132,8 +142,8 @@ class AutoencoderTask:
     def batch(self, generators: Sequence[torch.Generator]) -> Batch:
         """Return one example per generator.
 
-        ``image`` (model units) and ``weight``, (b, 1, *crop), the latents' ``noise``, (b, c, *latent), and ``index``,
-        (b,), the case of each.
+        ``image`` (model units) and ``weight``, (b, 1, *crop), the case of each, ``index`` (b,), of Gaussian latents
+        their ``noise``, (b, c, *latent), and for a dual discriminator the images' ``edges``, (b, 1, *crop).
         """
         examples = [self._example(rng) for rng in generators]
         return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
@@ -149,10 +159,14 @@ class AutoencoderTask:
         around_thin = float(torch.rand((), generator=rng)) < stage.thin_fraction
         crop = self.cache.crop(index, stage.crop, rng, thin_codes(labels, stage.loss) if around_thin else ())
         regions = torch.from_numpy(block(self._regions_of(index), crop.start, stage.crop))
-        latent = tuple(n // stage.network.compression for n in stage.crop)
-        noise = torch.randn((stage.network.latent_channels, *latent), generator=rng)
-        weight = voxel_weight(regions, stage.loss)
-        return {"image": crop.image, "weight": weight, "noise": noise, "index": torch.tensor(index)}
+        example = {"image": crop.image, "weight": voxel_weight(regions, stage.loss), "index": torch.tensor(index)}
+        if stage.network.codebook is None:
+            latent = tuple(n // stage.network.compression for n in stage.crop)
+            example["noise"] = torch.randn((stage.network.latent_channels, *latent), generator=rng)
+        if stage.adversarial is not None and stage.adversarial.kind == "dual":
+            edges = block(self._edges_of(index, stage.adversarial.edge_sigma), crop.start, stage.crop)
+            example["edges"] = torch.from_numpy(edges).float()
+        return example
 
     def _regions_of(self, index: int) -> np.ndarray:
         """Return where voxels of a case count more, (1, *grid); widening structures once per case saves a sixth."""
@@ -165,25 +179,59 @@ class AutoencoderTask:
                 self._regions[index] = found[0].numpy()
         return self._regions[index]
 
+    def _edges_of(self, index: int, sigma: float) -> np.ndarray:
+        """Return the edges of a case's image, (1, *grid), found once per case."""
+        if index not in self._edges:
+            self._edges[index] = canny_edges(self.cache.image(index).numpy(), sigma)
+        return self._edges[index]
+
     def _loss(self, batch: Batch) -> dict[str, Tensor]:
-        mean, std = self.autoencoder.encode(batch["image"])
-        reconstruction = self.autoencoder.decode(sample(mean, std, batch["noise"]))
-        parts = reconstruction_loss(
-            reconstruction, batch["image"], batch["weight"], mean, std, self.stage.loss, self.perceptual
-        )
+        z, cost, told = self._latent(batch)
+        reconstruction = self.autoencoder.decode(z)
+        parts = reconstruction_loss(reconstruction, batch["image"], batch["weight"], self.stage.loss, self.perceptual)
+        parts |= {**told, "reconstruction": parts["total"], "total": parts["total"] + cost}
         adversarial = self.stage.adversarial
         if adversarial is not None and int(batch["step"]) >= adversarial.warmup_steps:
             self._last = batch, reconstruction.detach()
-            parts["adversarial"] = fooling_loss(self.discriminator, reconstruction)
-            parts["total"] = parts["total"] + adversarial.weight * parts["adversarial"]
+            fooling = fooling_loss(self.discriminator, reconstruction, batch.get("edges"), adversarial.judgement)
+            weight = fooling.new_tensor(adversarial.weight)
+            if adversarial.adaptive:
+                weight = weight * adaptive_weight(parts["reconstruction"], fooling, self.autoencoder.last_weight)
+            parts |= {"adversarial": fooling, "adversarial_weight": weight}
+            parts["total"] = parts["total"] + weight * fooling
         return parts
+
+    def _latent(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return what is decoded, what its bottleneck costs, and what is to be logged of it."""
+        mean, std = self.autoencoder.encode(batch["image"])
+        codebook = self.autoencoder.codebook
+        if codebook is None:
+            divergence = kl_divergence(mean, std)
+            return sample(mean, std, batch["noise"]), self.stage.loss.kl * divergence, {"kl": divergence}
+        self._latents = batch, mean.detach()
+        quantized = codebook.quantize(mean)
+        losses = codebook_losses(mean, quantized)
+        cost = sum((getattr(codebook.settings, name) * loss for name, loss in losses.items()), mean.new_zeros(()))
+        usage = code_usage(codebook.nearest(mean), len(codebook.codes))
+        return straight_through(mean, quantized), cost, {**losses, **usage}
+
+    def _follow(self, batch: Batch, processes: Processes) -> None:
+        assert self._latents is not None, "the latents come first"
+        seen, latents = self._latents
+        assert seen is batch, "codes follow the latents of their own step"
+        assert self.autoencoder.codebook is not None
+        step = int(batch["step"])
+        drawn = generator(self.stage.training.seed, "codebook", step)
+        self.autoencoder.codebook.follow(processes.whole_batch(latents), step + 1, drawn)
 
     def _tell(self, batch: Batch) -> dict[str, Tensor]:
         # What the autoencoder has just made of this very batch; making it again would take an eighth of the step.
         assert self._last is not None, "the autoencoder moves first"
         seen, reconstruction = self._last
         assert seen is batch, "the autoencoder moves first"
-        return {"total": telling_loss(self.discriminator, reconstruction, batch["image"])}
+        assert self.stage.adversarial is not None
+        image, edges, judgement = batch["image"], batch.get("edges"), self.stage.adversarial.judgement
+        return {"total": telling_loss(self.discriminator, reconstruction, image, edges, judgement)}
 
 
 def train_autoencoder(

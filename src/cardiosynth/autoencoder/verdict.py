@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Shaped
 from scipy import ndimage
 
+from cardiosynth.autoencoder.codebook import code_usage
 from cardiosynth.autoencoder.codec import Codec, load_codec, stage_folder
 from cardiosynth.autoencoder.sheet import verdict_sheet
 from cardiosynth.core.case import Case
@@ -98,14 +100,29 @@ def judge(codec: Codec, cases: Iterable[Case], folder: Path, held_out: bool | No
         held_out: whether these cases were kept from its training; None where nobody knows.
 
     Returns:
-        What ``verdict`` returns, ``held_out``, and the ``fingerprint`` of the weights.
+        What ``verdict`` returns, ``held_out``, the ``fingerprint`` of the weights, and, where latents are quantized,
+        ``codes`` (see `codes_met`).
     """
     seen = list(islice(cases, VERDICT_CASES))
     found = verdict(codec.reconstruct, codec.window_of, seen)
-    found = {"held_out": held_out, "fingerprint": codec.fingerprint} | found
+    found = {"held_out": held_out, "fingerprint": codec.fingerprint} | found | codes_met(codec, seen)
     save_png(verdict_sheet(codec.reconstruct, seen[:PICTURED_CASES]), folder / "verdict.png")
     write_json(folder / "verdict.json", found)
     return found
+
+
+def codes_met(codec: Codec, cases: Iterable[Case]) -> dict[str, Any]:
+    """Return which codes all cases together meet: under ``codes`` the ``count``, how many are ``met`` and the
+    ``perplexity``; nothing where there is no codebook.
+    """
+    codebook = codec.autoencoder.codebook
+    if codebook is None:
+        return {}
+    indices = [codec.nearest_codes(codec.encode_case(case)[0]).flatten() for case in cases]
+    count = len(codebook.codes)
+    usage = code_usage(torch.cat(indices), count)
+    met, perplexity = round(count * float(usage["codes_met"])), float(usage["perplexity"])
+    return {"codes": {"count": count, "met": met, "perplexity": perplexity}}
 
 
 def read_verdict(run: Path, cases: Iterable[Case], device: str = "cpu") -> dict[str, Any]:
@@ -170,6 +187,9 @@ def in_words(found: dict[str, Any]) -> str:
     lines = [
         f"autoencoder {found['fingerprint']} on {len(found['cases'])} {kind}: PSNR {whole} dB, in the heart {heart} dB"
     ]
+    if codes := found.get("codes"):
+        met, perplexity = f"{codes['met']} of {codes['count']}", f"{codes['perplexity']:.0f}"
+        lines.append(f"  codes met: {met}, as many as {perplexity} met alike")
     if found["contrast_kept"]:
         lines.append(f"  {'':27} {'PSNR dB':>8} {'HU bias':>8} {'contrast kept':>14}")
     for name, kept in found["contrast_kept"].items():

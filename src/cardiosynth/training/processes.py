@@ -85,6 +85,14 @@ class Processes:
             dist.all_gather_object(found, list(texts))
         return sorted({text for part in found for text in part})
 
+    def whole_batch(self, examples: Tensor) -> Tensor:
+        """Return the examples of all processes, without gradients, in the order of the global batch."""
+        if self.count == 1:
+            return examples.detach()
+        parts = [torch.empty_like(examples) for _ in range(self.count)]
+        dist.all_gather(parts, examples.detach().contiguous())
+        return torch.cat(parts)
+
     @torch.no_grad()
     def align(self, module: nn.Module) -> None:
         """Give every process the weights and buffers of the first."""
