@@ -37,7 +37,7 @@ def assert_one_sentence(result: Ended, *parts: str) -> None:
         assert part in result.stderr, result.stderr
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["generate", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["generate", "--help"], ["segment", "--help"]])
 def test_help_loads_neither_torch_nor_monai(words: list[str]):
     code = (
         "import sys\nfrom cardiosynth.cli import main\n"
@@ -129,6 +129,13 @@ def test_a_setting_written_as_1e_minus_5_is_a_number(tmp_path: Path):
         (["export", "dicom", "none", "o"], "none does not exist"),
         (["generate", "r", "o", "--templates", "t", "--cases", "2", "--shard", "2/2"], "0/4"),
         (["report", "none.json", "--out", "x.html"], "none.json"),
+        (["segment", "nnunt", "--test", "t", "--out", "o"], "did you mean 'nnunet'"),
+        (["segment", "own", "--test", "t", "--out", "o"], "--recipe fcas/demo"),
+        (["segment", "nnunet", "--recipe", "fcas/tiny", "--test", "t", "--out", "o"], "leave it out for nnunet"),
+        (["segment", "nnunet", "--test", "t", "--out", "o"], "give --pretrain, --finetune, or both"),
+        (["segment", "nnunet", "--test", "t", "--out", "o", "--rdice-mm", "0"], "--rdice-mm 0"),
+        (["segment", "medsam", "--test", "t", "--out", "o", "--folds", "2"], "leave the folds out"),
+        (["segment", "medsam", "--test", "t", "--out", "o", "--pretrain-share", "1"], "leaves a stage empty"),
         (["doctor", "--recipe", "fcas/tiny", "--gpu-mem", "0"], "--gpu-mem 0"),
         (["doctor", "--recipe", "fcas/tiny", "--gpu-tflops", "-1"], "--gpu-tflops -1"),
     ],

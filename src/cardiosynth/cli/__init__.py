@@ -13,6 +13,7 @@ from cardiosynth.cli import (  # noqa: F401  (each module adds its verbs)
     export,
     judging,
     machine,
+    segmentation,
     synthesis,
     weights,
 )

@@ -99,7 +99,7 @@ def arms_figure(arms: Arms, labels: LabelTable, protocol: str) -> ArmsFigure:
     """Return Dice per structure, arm and case, to be drawn."""
     names = [label.name for label in labels.targets]
     shown = [
-        Arm(name=arm, values={name: tuple(_finite(case[name].dice) for case in cases) for name in names})
+        Arm(name=arm, values={name: tuple(finite(case[name].dice) for case in cases) for name in names})
         for arm, cases in arms.items()
     ]
     return ArmsFigure(title="Segmentation: Dice per structure", caption=protocol, measure="Dice", arms=tuple(shown))
@@ -160,13 +160,14 @@ def _rows(arms: Arms, labels: LabelTable, read: Callable[[Agreement], float]) ->
         (label.title, *(spread(read(case[label.name]) for case in cases) for cases in arms.values()))
         for label in labels.targets
     ]
-    means = (spread(_mean(read(a) for a in case.values()) for case in cases) for cases in arms.values())
+    means = (spread(finite_mean(read(a) for a in case.values()) for case in cases) for cases in arms.values())
     return [*rows, ("mean over structures", *means)]
 
 
-def _mean(values: Iterable[float]) -> float:
-    finite = [value for value in values if np.isfinite(value)]
-    return float(np.mean(finite)) if finite else NAN
+def finite_mean(values: Iterable[float]) -> float:
+    """Return the mean of the finite values; NaN where there is none."""
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else NAN
 
 
 def _first_share(sizes: np.ndarray) -> float:
@@ -174,7 +175,8 @@ def _first_share(sizes: np.ndarray) -> float:
     return float(sizes[0] / sizes.sum()) if len(sizes) else NAN
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """Return the value; None where it is NaN or infinite."""
     return value if np.isfinite(value) else None
 
 
