@@ -11,14 +11,20 @@ from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings
 from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.core.random import draw_int
-from cardiosynth.data.loader import CaseCache, Crop
+from cardiosynth.data.loader import CaseCache
 from cardiosynth.data.preparation import recorded_preparation
 from cardiosynth.segmentation.augmentation import Augmentation
 from cardiosynth.segmentation.checks import check_axes, check_datasets, check_start, check_structures
 from cardiosynth.segmentation.losses import ConfidenceWeights, cal_parts
-from cardiosynth.segmentation.networks import SegmenterSettings, build_segmenter, fast_memory_format, target_classes
+from cardiosynth.segmentation.networks import (
+    SegmenterSettings,
+    build_segmenter,
+    check_crop,
+    fast_memory_format,
+    target_classes,
+)
 from cardiosynth.segmentation.records import stage_folder, training_record
-from cardiosynth.segmentation.spatial import moved_crop
+from cardiosynth.segmentation.spatial import draw_crop
 from cardiosynth.training.loop import Batch, Player, TrainingSettings, fit
 from cardiosynth.training.state import load_weights
 
@@ -50,16 +56,8 @@ class SegmentationStage(Settings):
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> "SegmentationStage":
-        dims, multiple = self.network.spatial_dims, self.network.multiple
-        if len(self.crop) != dims or any(n < 1 or n % multiple for n in self.crop):
-            raise ValueError(
-                f"crop {self.crop} must be {dims} multiples of {multiple}, which network.kind {self.network.kind} takes"
-            )
-        if self.network.normalizes_instances and all(n == multiple for n in self.crop):
-            raise ValueError(
-                f"crop {self.crop} leaves network.kind {self.network.kind} a single voxel at its deepest level, which "
-                f"cannot be normalized; make an axis {2 * multiple} or more"
-            )
+        check_crop(self.network, self.crop)
+        dims = self.network.spatial_dims
         if any(not 0 <= axis < dims for axis in self.augmentation.flip_axes):
             raise ValueError(f"flip_axes {self.augmentation.flip_axes} must lie in 0 .. {dims - 1}")
         return self
@@ -109,7 +107,7 @@ class SegmentationTask:
         index, structures = self._draw_case(rng), self.classes.codes[1:]
         centered = float(torch.rand((), generator=rng)) < self.stage.foreground
         codes = (structures[draw_int(len(structures), rng)],) if centered else ()
-        crop = self._draw_crop(index, codes, rng)
+        crop = draw_crop(self.cache, index, self.stage.crop, self.stage.augmentation.spatial, rng, codes)
         assert crop.mask is not None, "the cache was asked for masks"
         example = {
             "image": self.stage.augmentation.change(crop.image, rng),
@@ -125,15 +123,6 @@ class SegmentationTask:
             return draw_int(len(self.cache), rng)
         dataset = int(torch.multinomial(torch.tensor(self.stage.shares), 1, generator=rng))
         return sum(self._sizes[:dataset]) + draw_int(self._sizes[dataset], rng)
-
-    def _draw_crop(self, index: int, codes: Sequence[int], rng: torch.Generator) -> Crop:
-        shape, spatial = self.stage.crop, self.stage.augmentation.spatial
-        start = self.cache.start(index, shape, rng, codes)
-        if spatial.is_none:
-            return self.cache.take(index, start, shape)
-        # Where voxels have no known size, a millimeter is a voxel.
-        spacing_mm = self.cache.cases[index].spacing_mm or (1.0,) * len(shape)
-        return moved_crop(self.cache, index, start, shape, spatial.draw(shape, spacing_mm, rng))
 
     def _loss(self, batch: Batch) -> dict[str, Tensor]:
         image = batch["image"].contiguous(memory_format=fast_memory_format(self.stage.network.spatial_dims))
