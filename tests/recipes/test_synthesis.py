@@ -25,7 +25,7 @@ def asked(tmp_path, monkeypatch):
 
     def load_generator(run, device, sampler):
         seen.update(sampler=sampler)
-        return SimpleNamespace(model=SimpleNamespace(record={}))
+        return SimpleNamespace(model=SimpleNamespace(record={"stage": "control"}))
 
     monkeypatch.setattr(stages, "load_generator", load_generator)
 
@@ -62,9 +62,20 @@ def test_templates_are_chosen_and_aligned_as_asked(asked):
     assert asked("--set", "templates.choice=self")["choice"] == TemplateSettings(choice="self")
 
 
+def test_what_starts_from_an_image_shows_the_images_own_masks(asked):
+    assert asked("--start", "noise")["masks"] == TINY.masks
+    seen = asked("--start", "image", "--strength", "0.5")
+    assert (seen["sampler"].start, seen["sampler"].strength) == ("image", 0.5)
+    assert [case.case_id for case in seen["masks"]] == ["small-0", "small-1"]
+    assert seen["choice"] == TemplateSettings(choice="self")
+    assert asked("--start", "image", "--template", "small-1")["choice"] == TemplateSettings(case="small-1")
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
     [
+        (["--start", "reconstruction", "--strength", "0.5"], "a strength of 0.5 is for start 'image'"),
+        (["--start", "picture"], "sampler.start"),
         (["--set", "control.drop_mask=0.1"], "this run is trained; set sampler.*, masks.*, templates.* alone"),
         (["--set", "sampler.guidance=1"], "no setting 'guidance'"),
         (["--template", "smal-1"], "did you mean 'small-1'"),

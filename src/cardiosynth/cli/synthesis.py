@@ -27,10 +27,10 @@ def train(
     dry_run: bool = False,
     json: Annotated[bool, Json] = False,
 ) -> None:
-    """Train one stage of a run: autoencoder, diffusion, control or segmenter. Run it again to go on after a stop.
+    """Train one stage of a run: autoencoder, diffusion, control, joint or segmenter. Run it again to go on.
 
     Args:
-        stage: autoencoder, diffusion, control or segmenter.
+        stage: autoencoder, diffusion, control (fcas), joint (fqcdm: the first two at once) or segmenter.
         dataset: dataset folder to learn from.
         run: the model's folder; one sub-folder per stage.
         recipe: SYSTEM/SIZE, e.g. fcas/demo; later stages of a run take the run's own.
@@ -84,11 +84,11 @@ def masks(
     """
     progress(json)
     from cardiosynth.core.config import with_overrides
-    from cardiosynth.recipes.registry import as_fcas, find_recipe
+    from cardiosynth.recipes.registry import find_recipe
     from cardiosynth.recipes.stages import write_masks
 
     positive(cases, "--cases")
-    write_masks(dataset, out, cases, seed, with_overrides(as_fcas(find_recipe(recipe)), overrides or []).masks)
+    write_masks(dataset, out, cases, seed, with_overrides(find_recipe(recipe), overrides or []).masks)
 
 
 @app.command(sort_key=6)
@@ -101,6 +101,8 @@ def generate(
     cases: int,
     masks: Path | None = None,
     seed: int = 0,
+    start: str | None = None,
+    strength: float | None = None,
     steps: int | None = None,
     memory_gb: float | None = None,
     overrides: Annotated[list[str] | None, Setting] = None,
@@ -113,12 +115,15 @@ def generate(
     """Synthesize annotated volumes with confidence maps. Run it again to go on after a stop.
 
     Args:
-        run: a run with its autoencoder, diffusion and control stages trained.
+        run: a run with its stages trained: autoencoder, diffusion and control, or of fqcdm autoencoder and diffusion.
         out: dataset folder to write; cases that are there already are kept.
         templates: dataset folder of image-mask pairs to take templates from.
         cases: how many volumes in all.
         masks: dataset folder of reference masks; without it masks are made by deforming the templates'.
         seed: the run's seed.
+        start: noise; image, which noises the templates' images and denoises them; or reconstruction, which encodes and
+            decodes them. The last two show the templates' own masks unless --masks gives others for an image.
+        strength: how far --start image noises, from 0 (not at all) to 1 (to the end).
         steps: sampling steps, where not the recipe's.
         memory_gb: memory that decoding may take; the images are the same to rounding, a smaller one takes longer.
         overrides: one setting of sampler, masks or templates, e.g. --set sampler.clamp=4; may be given often.
@@ -132,7 +137,7 @@ def generate(
     from cardiosynth.recipes.stages import Synthesis, generate_cases, preview
 
     positive(cases, "--cases")
-    changes = {"steps": steps, "decode_budget_gb": memory_gb}
+    changes = {"start": start, "strength": strength, "steps": steps, "decode_budget_gb": memory_gb}
     settings = (*(overrides or []), *(f"sampler.{key}={value}" for key, value in changes.items() if value is not None))
     request = Synthesis(run, templates, masks, cases, seed, shard_of(shard), device, template, settings)
     if dry_run:

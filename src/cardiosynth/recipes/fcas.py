@@ -3,8 +3,6 @@
 What was measured from data (latent scale, windows of MR) is never configuration: it travels in the checkpoints.
 """
 
-from cardiosynth.anatomy.masks import MaskSettings
-from cardiosynth.anatomy.template import TemplateSettings
 from cardiosynth.autoencoder.losses import ReconstructionSettings
 from cardiosynth.autoencoder.networks import AutoencoderSettings
 from cardiosynth.autoencoder.task import AutoencoderStage
@@ -40,19 +38,11 @@ class FcasRecipe(Recipe):
 
     Attributes:
         grid: of every case.
-        diffusion: second stage, without conditions.
         control: third stage, told of mask and template.
-        sampler: how latents are drawn.
-        masks: how new masks are made.
-        templates: which template a mask gets in synthesis. Published: random.
     """
 
     grid: GridSettings
-    diffusion: DiffusionStage
     control: ControlStage
-    sampler: SamplerSettings
-    masks: MaskSettings = MaskSettings()
-    templates: TemplateSettings = TemplateSettings()
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -24,11 +24,12 @@ SEED = 0
 
 
 def sheet_sampler(sampler: SamplerSettings) -> Draw:
-    """Return what draws a sheet's cases with ``sampler``, without confidence maps and guidance.
+    """Return what draws a sheet's cases with ``sampler``, from noise, without confidence maps and guidance.
 
     Guidance would need a network that has learned to do without its condition, early in training it has not.
     """
-    plain = sampler.model_copy(update={"confidence": None, "guidance_template": 0.0, "guidance_mask": 0.0})
+    changes = {"confidence": None, "guidance_template": 0.0, "guidance_mask": 0.0, "start": "noise", "strength": 1.0}
+    plain = sampler.model_copy(update=changes)
 
     def draw(trainee: Trainee, template: Case, reference: Case | None) -> Case:
         if reference is None:
@@ -40,7 +41,7 @@ def sheet_sampler(sampler: SamplerSettings) -> Draw:
 
 def _conditional(trainee: Trainee, template: Case, reference: Case, sampler: SamplerSettings) -> Case:
     record = {"fingerprint": "in training", **trainee.record}
-    first = parse_settings(DiffusionStage, record["first_stage"], "the control stage's record")
+    first = parse_settings(DiffusionStage, record.get("first_stage", record["settings"]), "the stage's record")
     model = StructDiffModel(trainee.codec, trainee.network, first, record)
     maker = StructDiffGenerator(StructDiffStages(), sampler, str(trainee.codec.device), model)
     return maker.generate(reference, template, SEED)

@@ -17,12 +17,14 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.progress import Progress, say
 from cardiosynth.data.dataset import Dataset, DatasetWriter, read_dataset
 from cardiosynth.data.preparation import check_preparation, recorded_preparation
+from cardiosynth.diffusion.joint import train_joint
 from cardiosynth.diffusion.stages import train_control, train_diffusion
-from cardiosynth.recipes.fcas import FcasRecipe
+from cardiosynth.recipes.fqcdm import FqcdmRecipe
 from cardiosynth.recipes.recipe import Recipe
 from cardiosynth.recipes.registry import as_fcas, check_recipe, keep_recipe, recorded_recipe
 from cardiosynth.recipes.sheets import sheet_sampler
 from cardiosynth.sampling.generator import load_generator
+from cardiosynth.sampling.sampler import SamplerSettings
 from cardiosynth.segmentation.features import feature_distance
 from cardiosynth.segmentation.predict import load_segmenter
 from cardiosynth.segmentation.task import train_segmenter
@@ -48,11 +50,13 @@ class Earlier:
 
 
 def _autoencoder(cases: Dataset, run: Path, recipe: Recipe, earlier: Earlier, device: str) -> Path:
+    given = {"init": earlier.init, "perceptual": _perceptual(recipe, earlier, device)}
     cases = cases.with_images()
-    given = {"init": earlier.init, "perceptual": None}
-    if earlier.perceptual is not None:
-        given["perceptual"] = segmenter_distance(earlier.perceptual, recipe, device)
     return train_autoencoder(cases, run, recipe.autoencoder, recipe.intensity, device=device, **given)
+
+
+def _perceptual(recipe: Recipe, earlier: Earlier, device: str) -> Perceptual | None:
+    return None if earlier.perceptual is None else segmenter_distance(earlier.perceptual, recipe, device)
 
 
 def segmenter_distance(run: Path, recipe: Recipe, device: str) -> Perceptual:
@@ -80,7 +84,6 @@ def segmenter_distance(run: Path, recipe: Recipe, device: str) -> Perceptual:
 
 
 def _diffusion(cases: Dataset, run: Path, recipe: Recipe, earlier: Earlier, device: str) -> Path:
-    recipe = as_fcas(recipe)
     place = {"autoencoder": earlier.autoencoder, "init": earlier.init}
     return train_diffusion(cases, run, recipe.diffusion, device=device, draw=sheet_sampler(recipe.sampler), **place)
 
@@ -91,13 +94,20 @@ def _control(cases: Dataset, run: Path, recipe: Recipe, earlier: Earlier, device
     return train_control(cases, run, recipe.control, device=device, draw=sheet_sampler(recipe.sampler), **place)
 
 
+def _joint(cases: Dataset, run: Path, recipe: Recipe, earlier: Earlier, device: str) -> Path:
+    assert isinstance(recipe, FqcdmRecipe), "only FQCDM has this stage"
+    stages = (recipe.autoencoder, recipe.diffusion, recipe.joint, recipe.intensity)
+    return train_joint(cases, run, *stages, perceptual=_perceptual(recipe, earlier, device), device=device)
+
+
 def _segmenter(cases: Dataset, run: Path, recipe: Recipe, earlier: Earlier, device: str) -> Path:
     cases = cases.with_images().with_masks()
     return train_segmenter(cases, run, recipe.segmenter, recipe.intensity, init=earlier.init, device=device)
 
 
 STAGES: dict[str, Callable[[Dataset, Path, Recipe, Earlier, str], Path]] = {
-    "autoencoder": _autoencoder, "diffusion": _diffusion, "control": _control, "segmenter": _segmenter,
+    "autoencoder": _autoencoder, "diffusion": _diffusion, "control": _control, "joint": _joint,
+    "segmenter": _segmenter,
 }  # fmt: skip
 
 
@@ -231,9 +241,8 @@ def generate_cases(request: Synthesis, out: Path) -> Dataset:
     Raises:
         InputError: a stage that is not trained, or masks and templates that do not suit the model.
     """
-    templates = read_dataset(request.templates)
-    masks = None if request.masks is None else read_dataset(request.masks)
-    recipe = _changed(request)
+    templates, recipe = read_dataset(request.templates), _changed(request)
+    masks = _masks(request, recipe, templates)
     choice = _choice(request, recipe, templates)
     generator = load_generator(request.run, request.device, recipe.sampler)
     _check_prepared(request, generator.model.record, templates, masks)
@@ -252,33 +261,56 @@ def preview(request: Synthesis, out: Path) -> str:
     recipe = _changed(request)
     record = load_generator(request.run).model.record
     templates = read_dataset(request.templates)
-    _check_prepared(request, record, templates, None if request.masks is None else read_dataset(request.masks))
+    given = _masks(request, recipe, templates)
+    _check_prepared(request, record, templates, given)
     _choice(request, recipe, templates)
     first, parts = request.shard
     count = len(range(first, request.count, parts))
-    masks = f"the masks of {request.masks}" if request.masks else "masks deformed from the templates'"
+    masks = f"the masks of {given.root}" if given is not None else "masks deformed from the templates'"
     return (
         f"{count} cases of {' x '.join(map(str, templates[0].grid.shape))} voxels would go to {out}: {masks}, "
-        f"{len(templates)} templates, {recipe.sampler.steps} sampling steps."
+        f"{len(templates)} templates, {_start_in_words(recipe.sampler)}."
     )
+
+
+def _start_in_words(sampler: SamplerSettings) -> str:
+    if sampler.start == "reconstruction":
+        return "encoded and decoded without sampling"
+    start = "" if sampler.start == "noise" else f" from images noised to strength {sampler.strength:g}"
+    return f"{sampler.steps} sampling steps{start}"
+
+
+def _masks(request: Synthesis, recipe: Recipe, templates: Dataset) -> Dataset | None:
+    """Return the reference masks that are given; None where new ones are to be made.
+
+    What starts from an image shows its structures, so that the images' own masks belong to it.
+    """
+    if request.masks is not None:
+        return read_dataset(request.masks)
+    return None if recipe.sampler.start == "noise" else templates.with_images().with_masks()
 
 
 def _check_prepared(request: Synthesis, record: Mapping[str, Any], templates: Dataset, masks: Dataset | None) -> None:
     """See that templates and masks were prepared as what the model was trained on; structures are matched by name."""
-    check_preparation(templates, record, request.run / "control", besides=("labels",))
+    stage = request.run / record["stage"]
+    check_preparation(templates, record, stage, besides=("labels",))
     if masks is not None:
         # Of references only the masks are used.
-        check_preparation(masks, record, request.run / "control", besides=("labels", "intensity_unit", "window"))
+        check_preparation(masks, record, stage, besides=("labels", "intensity_unit", "window"))
 
 
-def _choice(request: Synthesis, recipe: FcasRecipe, templates: Dataset) -> TemplateSettings:
-    """Return how templates are chosen: as the request says, else as the recipe does."""
-    return template_settings(request.template, templates, recipe.templates) if request.template else recipe.templates
+def _choice(request: Synthesis, recipe: Recipe, templates: Dataset) -> TemplateSettings:
+    """Return how templates are chosen: as the request says, else the image to start from, else as the recipe does."""
+    if request.template:
+        return template_settings(request.template, templates, recipe.templates)
+    if recipe.sampler.start != "noise":
+        return recipe.templates.model_copy(update={"choice": "self", "case": None})
+    return recipe.templates
 
 
-def _changed(request: Synthesis) -> FcasRecipe:
+def _changed(request: Synthesis) -> Recipe:
     """Return the recipe of the run, as this request changes it."""
     for override in request.overrides:
         if override.partition(".")[0] not in AFTER_TRAINING:
             raise InputError(f"--set {override}: this run is trained; set {'.*, '.join(AFTER_TRAINING)}.* alone.")
-    return with_overrides(as_fcas(recorded_recipe(request.run)), request.overrides)
+    return with_overrides(recorded_recipe(request.run), request.overrides)
