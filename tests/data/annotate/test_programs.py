@@ -111,3 +111,22 @@ def test_an_interruption_takes_the_program_along(number: signal.Signals):
     process.send_signal(number)
     assert process.communicate(timeout=30)[0].strip() == "interrupted"
     assert_dies(grandchild)
+
+
+def test_a_program_that_watches_its_parent_ends_with_it_though_it_was_killed(tmp_path: Path):
+    watching = "from cardiosynth.data.annotate.programs import end_with_parent as end; end(); print('on', flush=True)"
+    (tmp_path / "child.py").write_text(f"import os, time; {watching}; print(os.getpid(), flush=True); time.sleep(60)")
+    (tmp_path / "parent.py").write_text(
+        "import sys; from cardiosynth.data.annotate.programs import program_lines\n"
+        f"for line in program_lines([sys.executable, {str(tmp_path / 'child.py')!r}], {{}}, 60):\n"
+        "    print(line, flush=True)"
+    )
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent.stdout as lines:
+        assert next(lines) == "on\n"
+        child = int(next(lines))
+        assert is_alive(child)
+        parent.kill()
+        parent.wait()
+        assert_dies(child)

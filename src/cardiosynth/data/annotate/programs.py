@@ -25,6 +25,9 @@ GRACE_S = 10.0
 DRAIN_S = 0.5
 """How long the last lines of a program that has ended are waited for."""
 
+WATCH_S = 0.5
+"""So often a program looks whether whoever started it is still there."""
+
 
 def program_lines(
     command: Sequence[str],
@@ -73,6 +76,21 @@ def last_line(command: Sequence[str], environment: Mapping[str, str | None], tim
     """
     lines = [line for line in program_lines(command, environment, timeout_s) if line.strip()]
     return lines[-1].strip() if lines else ""
+
+
+def end_with_parent() -> None:
+    """In a program that `program_lines` started: end its whole group once whoever started it is gone, even if killed.
+
+    Otherwise the same call, given again, would find the old program still at work on the same files.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_S)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _ending(command: Sequence[str], how: str, last: deque[str], log: Path | None) -> str:

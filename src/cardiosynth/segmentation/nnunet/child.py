@@ -7,10 +7,7 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +19,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager  # pyri
 from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.store import read_json, remove_partial, whole_folder, write_json
+from cardiosynth.data.annotate.programs import end_with_parent
 from cardiosynth.segmentation.nnunet.settings import FINAL, PLANS, SIGN, Fold, NnunetTraining, Request
 from cardiosynth.segmentation.nnunet.sidecar import missing_sidecars, write_sidecar
 from cardiosynth.segmentation.nnunet.splits import SPLITS
@@ -31,7 +29,6 @@ from cardiosynth.segmentation.nnunet.weights import transfer_weights
 CHECKPOINTS = ("checkpoint_latest.pth", "checkpoint_best.pth")
 MIN_STAGES = 3
 """With two, nnU-Net's weights of deep supervision are 0 divided by 0."""
-WATCH_S = 0.5
 
 
 def main(request: Path) -> None:
@@ -187,18 +184,6 @@ def _trainer(asked: Request, fold: Fold) -> ScheduledTrainer:
     about = read_json(folder / "dataset.json")
     kind = configured_trainer(schedule, asked.weights, report)
     return kind(plans, settings.configuration, fold, about, torch.device(device))  # pyright: ignore
-
-
-def end_with_parent() -> None:
-    """End our whole process group soon after whoever started us, even if killed: the next call is to be alone."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(WATCH_S)
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":
