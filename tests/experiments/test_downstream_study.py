@@ -1,5 +1,6 @@
 """The downstream study at toy size: shared work is done once, a changed plan is refused, tables hold what there is."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,14 @@ from cardiosynth.experiments.downstream_study import run_study
 from cardiosynth.recipes.fcas import TINY
 from cardiosynth.recipes.phantoms import Population, write_phantoms
 from cardiosynth.recipes.stages import Earlier, train_stage
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_process() -> Iterator[None]:
+    """Phantoms this small are drawn sooner than processes start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cardiosynth.recipes.phantoms.os.cpu_count", lambda: 1)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -153,7 +153,7 @@ class DownstreamStudy:
             file, before = self._measures(f"{arm.name}-{seed}"), self._measures(f"pre-{arm.pretraining}-{seed}")
             if file.exists():
                 final.setdefault(arm.name, {})[seed] = read_json(file)
-            if before.exists():
+            if arm.pretraining and before.exists():
                 pretrained.setdefault(arm.pretraining, {})[seed] = read_json(before)
         text = tables(self.plan.arms, final, pretrained, read_json(self._measures("images")))
         write_text(self.out / "table.md", text)
