@@ -19,19 +19,19 @@ def import_(
     /,
     *,
     kind: str,
-    layout: str,
+    layout: str = "",
     licence: str = "",
     json: Annotated[bool, Json] = False,
 ) -> None:
-    """Turn a file of MAISI's released weights into a stage of a run; autoencoder first, then unet, then controlnet.
+    """Turn released weights, MAISI's or MedSAM's, into a stage of a run.
 
-    Nothing in the file is executed, and every tensor must fit.
+    MAISI's come in this order: autoencoder, unet, controlnet. Nothing in a file is executed, and every tensor must fit.
 
     Args:
-        file: as released (.pt), or .safetensors.
+        file: as released (.pt, .pth), or .safetensors; of MedSAM also a folder of Hugging Face.
         run: the model's folder.
-        kind: autoencoder, unet or controlnet.
-        layout: ddpm-ct or rflow-ct.
+        kind: autoencoder, unet, controlnet or medsam.
+        layout: ddpm-ct or rflow-ct; nothing for medsam.
         licence: under which terms the weights were given; it travels with everything made from them.
         json: progress as JSON lines.
     """

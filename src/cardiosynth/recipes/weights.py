@@ -19,29 +19,39 @@ from cardiosynth.recipes.fcas import FcasRecipe, GridSettings
 from cardiosynth.recipes.registry import RECIPE, keep_recipe
 from cardiosynth.recipes.sizes import PAPER
 from cardiosynth.sampling.sampler import SamplerSettings
+from cardiosynth.segmentation.medsam.released import import_medsam, is_medsam
+from cardiosynth.segmentation.staged import FINETUNED, PRETRAINED
 from cardiosynth.training.released import read_released
 
-Kind = Literal["autoencoder", "unet", "controlnet"]
-KINDS: tuple[Kind, ...] = ("autoencoder", "unet", "controlnet")
-RUN_STAGES = ("autoencoder", "diffusion", "control", "segmenter")
+Kind = Literal["autoencoder", "unet", "controlnet", "medsam"]
+KINDS: tuple[Kind, ...] = ("autoencoder", "unet", "controlnet", "medsam")
+UNKNOWN = "unknown: no network of MAISI's CT models, nor MedSAM, has these tensors"
+RUN_STAGES = ("autoencoder", "diffusion", "control", "segmenter", "medsam")
 
 
 def import_weights(file: Path, run: Path, kind: str, layout: str, licence: str) -> Path:
-    """Turn a released file into a stage of ``run`` and return its checkpoint; the run keeps a recipe to sample by.
+    """Turn released weights into a stage of ``run`` and return its checkpoint.
 
     Args:
-        file: as released, or ``.safetensors``.
-        run: autoencoder first, then U-Net, then ControlNet.
+        file: as released, or ``.safetensors``; of MedSAM a folder of Hugging Face as well.
+        run: of MAISI autoencoder first, then U-Net, then ControlNet; it keeps a recipe to sample by.
         kind: one of ``KINDS``.
-        layout: ddpm-ct or rflow-ct.
+        layout: ddpm-ct or rflow-ct; of MedSAM none, the names of its weights tell.
         licence: under which the weights were given.
 
     Raises:
         InputError: an unknown kind or layout, no licence, a file that does not fit, or a stage that is there already.
     """
-    chosen = find_layout(layout)
     if kind not in KINDS:
         raise InputError(f"there is no kind of weights '{kind}'" + suggest(kind, list(KINDS)))
+    if kind != "medsam":
+        return _import_maisi(file, run, kind, find_layout(layout), licence)
+    if layout:
+        raise InputError(f"--layout {layout} is MAISI's; the names of MedSAM's weights tell theirs, so leave it out.")
+    return import_medsam(file, run, licence)
+
+
+def _import_maisi(file: Path, run: Path, kind: str, layout: Layout, licence: str) -> Path:
     if not licence.strip():
         raise InputError(
             "weights travel with their licence, so say --licence TEXT. What is said of MAISI's CT weights contradicts "
@@ -51,13 +61,13 @@ def import_weights(file: Path, run: Path, kind: str, layout: str, licence: str) 
     stage = {"autoencoder": "autoencoder", "unet": "diffusion", "controlnet": "control"}[kind]
     if checkpoints(run / stage):
         raise InputError(f"{run} has a stage '{stage}' already; name another run folder.")
-    recipe = released_recipe(chosen)
+    recipe = released_recipe(layout)
     if (run / RECIPE).exists():
         keep_recipe(run, recipe)  # refuses another layout before anything is written
     if kind == "autoencoder":
         checkpoint = import_autoencoder(file, run, licence, released_labels())
     else:
-        checkpoint = (import_unet if kind == "unet" else import_controlnet)(file, run, chosen, licence)
+        checkpoint = (import_unet if kind == "unet" else import_controlnet)(file, run, layout, licence)
     keep_recipe(run, recipe)
     return checkpoint
 
@@ -95,7 +105,8 @@ def describe(path: Path) -> list[dict[str, Any]]:
         return [_describe_file(path)]
     if (path / "record.json").exists():
         return [_describe_checkpoint(path)]
-    found = [c for stage in RUN_STAGES for c in checkpoints(path / stage)[-1:]] or checkpoints(path)[-1:]
+    stages = [folder / stage for folder in (path, path / PRETRAINED, path / FINETUNED) for stage in RUN_STAGES]
+    found = [c for stage in stages for c in checkpoints(stage)[-1:]] or checkpoints(path)[-1:]
     if not found:
         raise InputError(f"{path} holds no checkpoint and is no file of weights; name a run, a checkpoint or a file.")
     return [_describe_checkpoint(checkpoint) for checkpoint in found]
@@ -160,10 +171,10 @@ def _layout_of(stage: Mapping[str, Any]) -> str | None:
 def _describe_file(file: Path) -> dict[str, Any]:
     weights, extras = read_released(file, KEYS["unet"])
     shapes = {name: value.shape for name, value in weights.items()}
-    kinds = [name for name, expected in _released_shapes().items() if expected == shapes]
+    kinds = ["medsam"] if is_medsam(shapes) else [n for n, known in _released_shapes().items() if known == shapes]
     return {
         "path": str(file),
-        "released": {"kind": ", ".join(kinds) or "unknown: no network of MAISI's CT models has these tensors"},
+        "released": {"kind": ", ".join(kinds) or UNKNOWN},
         "parameters": sum(value.numel() for value in weights.values()),
         "scale_factor": extras.get("scale_factor"),
         "num_train_timesteps": extras.get("num_train_timesteps"),
