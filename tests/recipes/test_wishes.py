@@ -6,6 +6,7 @@ import pytest
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import CARDIAC_CT
 from cardiosynth.recipes.fcas import TINY
+from cardiosynth.recipes.fqcdm import TINY as SMALL_SLICES
 from cardiosynth.recipes.wishes import Wishes, plan_preparation
 
 
@@ -19,6 +20,15 @@ def test_a_recipe_gives_grid_and_window_and_options_change_them():
     assert plan_preparation(Wishes(shape=(64, 64), spacing_mm=(1.5,))).spacing_mm == (1.5, 1.5), "slices have two axes"
     kept = plan_preparation(Wishes(shape=(64, 64, 8)))
     assert (kept.spacing_mm, kept.window) == (None, None), "the scan's own voxel size is kept"
+
+
+def test_a_recipe_of_slices_says_how_they_are_cut_and_normalized():
+    plain = plan_preparation(Wishes(SMALL_SLICES.name))
+    assert (plain.slices, plain.normalize, plain.spacing_mm) == (SMALL_SLICES.slices, True, None)
+    changed = plan_preparation(Wishes(SMALL_SLICES.name, spacing_mm=(1.5,), size=64)).slices
+    assert changed is not None
+    assert (changed.plane, changed.size, changed.scale) == (SMALL_SLICES.slices.plane, 64, "mm")
+    assert plan_preparation(Wishes(SMALL_SLICES.name, whole=True)).slices is None
 
 
 def test_the_whole_field_of_view_has_no_shape_of_its_own():

@@ -1,14 +1,17 @@
 """What a preparation is asked for, on the command line or in a notebook: a recipe's grid, changed by options."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError
+from cardiosynth.core.intensity import NORMALIZED_MR
 from cardiosynth.data.prepare.mapping import read_mapping, read_target_table
 from cardiosynth.data.prepare.settings import PrepareSettings
 from cardiosynth.recipes.fcas import FcasRecipe
+from cardiosynth.recipes.fqcdm import FqcdmRecipe
+from cardiosynth.recipes.recipe import Recipe
 from cardiosynth.recipes.registry import find_recipe
 
 SMALLEST = 8
@@ -22,7 +25,7 @@ class Wishes:
     """What is asked of a preparation; None where nothing is asked.
 
     Attributes:
-        recipe: gives shape, voxel size and window, where nothing else does.
+        recipe: gives shape, voxel size and window, or how slices are cut and normalized, where nothing else does.
         shape: voxels per axis.
         spacing_mm: voxel size per axis, or one number for all.
         axes: ``patient`` or ``image``.
@@ -58,6 +61,7 @@ def plan_preparation(wishes: Wishes) -> PrepareSettings:
             that cannot be read.
     """
     recipe = None if wishes.recipe is None else find_recipe(wishes.recipe)
+    wishes = _completed(wishes, recipe)
     grid = _slices(wishes) if wishes.slices is not None else _volumes(wishes, recipe)
     table = None if wishes.to_labels is None else read_target_table(wishes.to_labels).model_dump(mode="json")
     values = {
@@ -70,8 +74,22 @@ def plan_preparation(wishes: Wishes) -> PrepareSettings:
     return parse_settings(PrepareSettings, values, "prepare")
 
 
-def _volumes(wishes: Wishes, recipe: FcasRecipe | None) -> dict[str, Any]:
-    grid = None if recipe is None else recipe.grid
+def _completed(wishes: Wishes, recipe: Recipe | None) -> Wishes:
+    """Return the wishes and, where the recipe is one of slices and no volumes are asked for, its slices."""
+    if not isinstance(recipe, FqcdmRecipe) or wishes.shape is not None or wishes.whole:
+        return wishes
+    cut, is_normalized = recipe.slices, recipe.intensity == NORMALIZED_MR
+    return replace(
+        wishes,
+        slices=wishes.slices or cut.plane,
+        size=wishes.size or cut.size,
+        scale=wishes.scale or ("auto" if wishes.spacing_mm else cut.scale),
+        normalize=wishes.normalize or is_normalized,
+    )
+
+
+def _volumes(wishes: Wishes, recipe: Recipe | None) -> dict[str, Any]:
+    grid = recipe.grid if isinstance(recipe, FcasRecipe) else None
     if wishes.size is not None or wishes.scale is not None:
         raise InputError("--size and --scale are those of slices; give --slices axial or short-axis, or --shape X Y Z.")
     if wishes.whole:
@@ -87,10 +105,10 @@ def _volumes(wishes: Wishes, recipe: FcasRecipe | None) -> dict[str, Any]:
     return {"shape": shape, "spacing_mm": _spacing(wishes.spacing_mm or (grid.spacing_mm if grid else ()), len(shape))}
 
 
-def _whole(wishes: Wishes, recipe: FcasRecipe | None) -> dict[str, Any]:
+def _whole(wishes: Wishes, recipe: Recipe | None) -> dict[str, Any]:
     if wishes.shape is not None:
         raise InputError(f"--whole keeps every voxel and --shape {_listed(wishes.shape)} does not; give one of them.")
-    grid = None if recipe is None else recipe.grid
+    grid = recipe.grid if isinstance(recipe, FcasRecipe) else None
     return {"shape": None, "spacing_mm": _spacing(wishes.spacing_mm or (grid.spacing_mm if grid else ()), 3)}
 
 
@@ -117,7 +135,7 @@ def _spacing(given: Sequence[float], axes: int) -> tuple[float, ...] | None:
     return tuple(given) * (axes // len(given))
 
 
-def _window(given: Sequence[float] | None, recipe: FcasRecipe | None) -> dict[str, float] | None:
+def _window(given: Sequence[float] | None, recipe: Recipe | None) -> dict[str, float] | None:
     if given is not None:
         if len(given) != 2:
             raise InputError(
