@@ -8,7 +8,7 @@ from cardiosynth.core.config import with_overrides
 from cardiosynth.core.labels import CARDIAC_CT
 from cardiosynth.core.random import generator
 from cardiosynth.diffusion.unet import TemplateUNet
-from cardiosynth.recipes import advice, rates
+from cardiosynth.recipes import advice, fqcdm, rates
 from cardiosynth.recipes.advice import changes, make_fit
 from cardiosynth.recipes.budget import examine, in_words
 from cardiosynth.recipes.demand import STAGES, Demand, sampling_demand, training_demand
@@ -43,9 +43,21 @@ def test_parameters_are_those_of_the_networks():
     assert sampling_demand(TINY, gpu=False).parameters == count(real["control"])
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "segmenter"])
-def test_the_batches_that_are_counted_are_those_that_are_made(stage: str):
-    task, shapes, settings = STAGES[stage](TINY)
+@pytest.mark.slow
+def test_slices_are_counted_stage_by_stage():
+    facts = examine(fqcdm.TINY)["recipe"]
+    assert list(facts["training"]) == ["autoencoder", "diffusion", "segmenter"]
+    codec = fqcdm.TINY.autoencoder.network
+    sizes = (codec.latent_channels, codec.compression, 2, fqcdm.TINY.diffusion.denoiser)
+    network = TemplateUNet(*sizes, fqcdm.TINY.diffusion.condition, CARDIAC_CT)
+    assert facts["training"]["diffusion"]["parameters"] == facts["sampling"]["parameters"] == count(network)
+    assert all(told["tflop"] > 0 for told in facts["training"].values())
+    assert "slices of 32 x 32 pixels" in in_words(examine(fqcdm.TINY))
+
+
+@pytest.mark.parametrize(("recipe", "stage"), [(TINY, "autoencoder"), (TINY, "segmenter"), (fqcdm.TINY, "autoencoder")])
+def test_the_batches_that_are_counted_are_those_that_are_made(recipe, stage: str):
+    task, shapes, settings = STAGES[stage](recipe)
     batch = task.batch([generator(0, "batch", index) for index in range(settings.batch_size)])
     assert {name: (tuple(batch[name].shape), batch[name].dtype) for name in shapes} == shapes
 

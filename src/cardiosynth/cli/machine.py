@@ -28,12 +28,12 @@ def doctor(
     """
     from cardiosynth.core.config import with_overrides
     from cardiosynth.recipes.budget import examine, in_words
-    from cardiosynth.recipes.registry import as_fcas, find_recipe
+    from cardiosynth.recipes.registry import find_recipe
 
     for number, option in ((gpu_mem, "--gpu-mem"), (gpu_tflops, "--gpu-tflops")):
         if number is not None and number <= 0:
             raise InputError(f"{option} {number:g}: give a positive number.")
-    facts = examine(with_overrides(as_fcas(find_recipe(recipe)), overrides or []), gpu_mem, gpu_tflops)
+    facts = examine(with_overrides(find_recipe(recipe), overrides or []), gpu_mem, gpu_tflops)
     output(facts, json, in_words)
 
 

@@ -4,14 +4,12 @@ from collections.abc import Iterator
 
 from cardiosynth.core.config import with_overrides
 from cardiosynth.recipes.demand import Demand, training_demand
-from cardiosynth.recipes.fcas import FcasRecipe
+from cardiosynth.recipes.recipe import Recipe
 
 SMALLEST_CROP = 32
 
 
-def make_fit(
-    recipe: FcasRecipe, stage: str, demand: Demand, memory_bytes: float, *, gpu: bool
-) -> tuple[list[str], Demand]:
+def make_fit(recipe: Recipe, stage: str, demand: Demand, memory_bytes: float, *, gpu: bool) -> tuple[list[str], Demand]:
     """Change a stage until it fits.
 
     Args:
@@ -36,7 +34,7 @@ def make_fit(
     return settings, demand
 
 
-def changes(recipe: FcasRecipe, stage: str, demand: Demand, memory_bytes: float) -> Iterator[str]:
+def changes(recipe: Recipe, stage: str, demand: Demand, memory_bytes: float) -> Iterator[str]:
     """Yield what could be changed next, the least harmful first.
 
     Checkpointing costs time alone; a smaller batch costs a noisier gradient; a frozen U-Net and smaller crops change
@@ -55,12 +53,12 @@ def changes(recipe: FcasRecipe, stage: str, demand: Demand, memory_bytes: float)
         yield f"{stage}.training.batch_size={max(1, min(batch - 1, int((memory_bytes - demand.held_bytes) / example)))}"
     if stage == "control" and settings.condition.inject == "control" and not settings.freeze_unet:
         yield "control.freeze_unet=true"
-    smaller = _smaller(recipe, stage, settings.crop or recipe.grid.shape)
+    smaller = _smaller(recipe, stage, settings.crop or recipe.shape)
     if smaller is not None:
         yield f"{stage}.crop={list(smaller)}"
 
 
-def _smaller(recipe: FcasRecipe, stage: str, crop: tuple[int, ...]) -> tuple[int, ...] | None:
+def _smaller(recipe: Recipe, stage: str, crop: tuple[int, ...]) -> tuple[int, ...] | None:
     """Return the crop with its longest axes halved, or None where that would be too small."""
     steps = {"autoencoder": recipe.autoencoder.network.compression, "segmenter": recipe.segmenter.network.multiple}
     step = steps.get(stage, recipe.autoencoder.network.compression * recipe.diffusion.denoiser.multiple)

@@ -19,22 +19,23 @@ from cardiosynth.core.progress import track
 from cardiosynth.evaluation.results import environment
 from cardiosynth.recipes.advice import make_fit
 from cardiosynth.recipes.demand import (
-    STAGES,
     Demand,
     SamplingDemand,
     computes_in_bfloat16,
     sampling_demand,
+    stages_of,
     training_demand,
 )
 from cardiosynth.recipes.fcas import FcasRecipe
 from cardiosynth.recipes.rates import Rates, machine_rates
+from cardiosynth.recipes.recipe import Recipe
 from cardiosynth.training.cost import Cost
 from cardiosynth.training.settings import uses_bfloat16
 
 EXTRAS = {"nnunet": "nnunetv2", "dicom": "pydicom", "medsam": "transformers", "ray": "ray", "slurm": "submitit"}
 
 
-def examine(recipe: FcasRecipe, gpu_mem_gb: float | None = None, gpu_tflops: float | None = None) -> dict[str, Any]:
+def examine(recipe: Recipe, gpu_mem_gb: float | None = None, gpu_tflops: float | None = None) -> dict[str, Any]:
     """Return JSON-like facts.
 
     Args:
@@ -44,10 +45,11 @@ def examine(recipe: FcasRecipe, gpu_mem_gb: float | None = None, gpu_tflops: flo
 
     Returns:
         ``version``, ``machine``, ``packages``; ``rates`` (what the predictions rest on) and ``recipe``: its ``name``,
-        ``shape``, ``spacing_mm``, and under ``training`` (by stage), ``sampling``, ``encoding`` and ``disk`` what it
-        asks for.
+        ``shape``, ``spacing_mm`` (None where a recipe fixes none), and under ``training`` (by stage), ``sampling``,
+        ``encoding`` and ``disk`` what it asks for.
     """
     rates = machine_rates(gpu_mem_gb, gpu_tflops, bfloat16=uses_bfloat16("auto", torch.device("cpu")))
+    stages = stages_of(recipe)
     return {
         "version": __version__,
         "machine": _machine(),
@@ -55,9 +57,9 @@ def examine(recipe: FcasRecipe, gpu_mem_gb: float | None = None, gpu_tflops: flo
         "rates": rates._asdict(),
         "recipe": {
             "name": recipe.name,
-            "shape": list(recipe.grid.shape),
-            "spacing_mm": list(recipe.grid.spacing_mm),
-            "training": {stage: _training(recipe, stage, rates) for stage in track(STAGES, "count", len(STAGES))},
+            "shape": list(recipe.shape),
+            "spacing_mm": list(recipe.grid.spacing_mm) if isinstance(recipe, FcasRecipe) else None,
+            "training": {stage: _training(recipe, stage, rates) for stage in track(stages, "count", len(stages))},
             "encoding": _encoding(recipe, rates),
             "sampling": _sampling(recipe, rates),
             "disk": _disk(recipe),
@@ -78,7 +80,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _training(recipe: FcasRecipe, stage: str, rates: Rates) -> dict[str, Any]:
+def _training(recipe: Recipe, stage: str, rates: Rates) -> dict[str, Any]:
     gpu = rates.device == "gpu"
     demand = training_demand(recipe, stage, gpu=gpu)
     room = (rates.memory_gb - rates.overhead_gb) * 1e9
@@ -101,16 +103,16 @@ def _cost_facts(cost: Cost, rates: Rates) -> dict[str, Any]:
     return {"peak_gb": cost.peak_bytes / 1e9 + rates.overhead_gb, "tflop": cost.flops / 1e12, "seconds": seconds}
 
 
-def _encoding(recipe: FcasRecipe, rates: Rates) -> dict[str, Any]:
+def _encoding(recipe: Recipe, rates: Rates) -> dict[str, Any]:
     """Return how a case becomes latents, before the diffusion stages."""
     autoencoder = _autoencoder(recipe)
     # Without autocast: in float32.
     rates = _beside_weights(rates, sum(p.numel() for p in autoencoder.parameters()))
     given, setting = recipe.diffusion.encode_budget_gb, "diffusion.encode_budget_gb"
-    return _planned(lambda budget: plan_encode(autoencoder, recipe.grid.shape, budget), given, setting, rates)
+    return _planned(lambda budget: plan_encode(autoencoder, recipe.shape, budget), given, setting, rates)
 
 
-def _sampling(recipe: FcasRecipe, rates: Rates) -> dict[str, Any]:
+def _sampling(recipe: Recipe, rates: Rates) -> dict[str, Any]:
     demand = sampling_demand(recipe, gpu=rates.device == "gpu")
     step, embedding = _cost_facts(demand.step, rates), _cost_facts(demand.embedding, rates)
     decoding = _decoding(recipe, demand, rates)
@@ -128,18 +130,18 @@ def _sampling(recipe: FcasRecipe, rates: Rates) -> dict[str, Any]:
     }
 
 
-def _decoding(recipe: FcasRecipe, demand: SamplingDemand, rates: Rates) -> dict[str, Any]:
+def _decoding(recipe: Recipe, demand: SamplingDemand, rates: Rates) -> dict[str, Any]:
     """Return how latents become an image."""
     autoencoder, given = _autoencoder(recipe), recipe.sampler.decode_budget_gb
     bfloat16 = computes_in_bfloat16(recipe.sampler.precision, rates.device == "gpu")
     dtype = torch.bfloat16 if bfloat16 else torch.float32
-    latent = tuple(n // autoencoder.compression for n in recipe.grid.shape)
+    latent = tuple(n // autoencoder.compression for n in recipe.shape)
     rates = _beside_weights(rates, demand.parameters + sum(p.numel() for p in autoencoder.parameters()))
     plan = partial(plan_decode, autoencoder, latent, dtype=dtype)
     return _planned(lambda budget: plan(budget_gb=budget), given, "sampler.decode_budget_gb", rates)
 
 
-def _autoencoder(recipe: FcasRecipe) -> Autoencoder:
+def _autoencoder(recipe: Recipe) -> Autoencoder:
     with torch.device("meta"):
         return build_autoencoder(recipe.autoencoder.network)
 
@@ -173,9 +175,9 @@ def _plan_facts(plan: Plan, rates: Rates) -> dict[str, Any]:
     }
 
 
-def _disk(recipe: FcasRecipe) -> dict[str, float]:
+def _disk(recipe: Recipe) -> dict[str, float]:
     """Return what files take, in GB: a case as it is prepared, its latents, the checkpoints of one stage at its end."""
-    codec, voxels = recipe.autoencoder.network, math.prod(recipe.grid.shape)
+    codec, voxels = recipe.autoencoder.network, math.prod(recipe.shape)
     latents = 2 * codec.latent_channels * voxels // codec.compression**codec.spatial_dims
     return {
         "case_gb": voxels * (2 + 1) / 1e9,  # int16 and uint8, before compression
@@ -195,7 +197,7 @@ def in_words(facts: dict[str, Any]) -> str:
         f"{machine['cores']} cores, {machine['memory_gib']} GiB, bfloat16 {'yes' if machine['bfloat16'] else 'no'}",
         f"GPU: {machine['gpu'] or 'none here'}",
         "",
-        f"recipe {recipe['name']}: {_product(recipe['shape'])} voxels of {_product(recipe['spacing_mm'])} mm",
+        f"recipe {recipe['name']}: {_grid_in_words(recipe)}",
         f"on a {rates['device']} with {rates['memory_gb']:.1f} GB, {_rounded(rates['tflops'])} TFLOP/s and "
         f"{_rounded(rates['gb_per_s'])} GB/s ({rates['origin']})",
     ]
@@ -257,6 +259,12 @@ def _change_in_words(facts: dict[str, Any], rates: dict[str, Any]) -> list[str]:
     words = " ".join(f"--set {setting}" for setting in change["settings"])
     cost = _step_in_words(change) if "steps" in change else f"{change['peak_gb']:.2f} GB, {_time(change['seconds'])}"
     return [f"  does not fit into {memory}; it does with {words}:", f"  {cost}"]
+
+
+def _grid_in_words(recipe: dict[str, Any]) -> str:
+    if recipe["spacing_mm"] is None:
+        return f"slices of {_product(recipe['shape'])} pixels"
+    return f"{_product(recipe['shape'])} voxels of {_product(recipe['spacing_mm'])} mm"
 
 
 def _product(numbers: list[float]) -> str:

@@ -21,6 +21,7 @@ from cardiosynth.diffusion.process import build_process
 from cardiosynth.diffusion.task import ControlTask, DiffusionTask
 from cardiosynth.diffusion.unet import TemplateUNet, chest_ct
 from cardiosynth.recipes.fcas import FcasRecipe
+from cardiosynth.recipes.recipe import Recipe
 from cardiosynth.segmentation.networks import build_segmenter, target_classes
 from cardiosynth.segmentation.task import SegmentationTask
 from cardiosynth.training.cost import Cost, count_training_step, counterfeit, counting
@@ -47,12 +48,12 @@ class Demand:
     steps: int
 
 
-def training_demand(recipe: FcasRecipe, stage: str, *, gpu: bool) -> Demand:
+def training_demand(recipe: Recipe, stage: str, *, gpu: bool) -> Demand:
     """Count one training stage of a recipe.
 
     Args:
         recipe: all settings.
-        stage: one of ``STAGES``.
+        stage: one of ``stages_of(recipe)``.
         gpu: whether to count what a GPU would do.
     """
     task, shapes, settings = STAGES[stage](recipe)
@@ -92,19 +93,20 @@ class SamplingDemand:
 
 
 @torch.no_grad()
-def sampling_demand(recipe: FcasRecipe, *, gpu: bool) -> SamplingDemand:
-    """Count the synthesis of one case on the recipe's grid."""
-    network, sampler = build_denoiser(recipe, recipe.control.condition), recipe.sampler
-    shapes = condition_shapes(1, recipe.grid.shape)
+def sampling_demand(recipe: Recipe, *, gpu: bool) -> SamplingDemand:
+    """Count the synthesis of one case on the recipe's grid, from noise."""
+    told = recipe.control.condition if isinstance(recipe, FcasRecipe) else recipe.diffusion.condition
+    network, sampler = build_denoiser(recipe, told), recipe.sampler
+    shapes = condition_shapes(1, recipe.shape)
     with counting(gpu=gpu) as meter:
         counterfeit(network).eval()
-        condition, latents = Condition(**made_up(shapes)), made_up(_latent_shapes(recipe, recipe.grid.shape, 1))
-        told = chest_ct(latents["spacing_mm"]) if network.needs_acquisition else None
+        condition, latents = Condition(**made_up(shapes)), made_up(_latent_shapes(recipe, recipe.shape, 1))
+        acquisition = chest_ct(latents["spacing_mm"]) if network.needs_acquisition else None
         meter.take()
         with torch.autocast("cpu", torch.bfloat16, enabled=computes_in_bfloat16(sampler.precision, gpu)):
             embedded = network.embed(condition)
             embedding = meter.take()
-            network(latents["x0"], latents["t"], embedded, told)
+            network(latents["x0"], latents["t"], embedded, acquisition)
             step = meter.take()
         parameters = sum(p.numel() for p in network.parameters())
     calls = 1 + sum(weight > 0 for weight in sampler.guidance)
@@ -133,18 +135,24 @@ BLANK = ("blank-0", "blank-1")
 Ready = tuple[Task, Shapes, TrainingSettings]
 
 
-def _autoencoder(recipe: FcasRecipe) -> Ready:
+def _autoencoder(recipe: Recipe) -> Ready:
+    # Whose features compare images is a run's, not a recipe's, so that they are not counted.
     stage = recipe.autoencoder
+    stage = stage.model_copy(update={"loss": stage.loss.model_copy(update={"perceptual": 0.0})})
     with torch.device("meta"):
         network = build_autoencoder(stage.network)
     task = AutoencoderTask(_blank_cases(len(stage.crop)), network, stage)
     image = ((stage.training.batch_size, 1, *stage.crop), torch.float32)
-    latent = tuple(n // stage.network.compression for n in stage.crop)
-    noise = ((stage.training.batch_size, stage.network.latent_channels, *latent), torch.float32)
-    return task, {"image": image, "weight": image, "noise": noise}, stage.training
+    shapes: Shapes = {"image": image, "weight": image}
+    if stage.network.codebook is None:
+        latent = tuple(n // stage.network.compression for n in stage.crop)
+        shapes["noise"] = ((stage.training.batch_size, stage.network.latent_channels, *latent), torch.float32)
+    if stage.adversarial is not None and stage.adversarial.kind == "dual":
+        shapes["edges"] = image
+    return task, shapes, stage.training
 
 
-def _segmenter(recipe: FcasRecipe) -> Ready:
+def _segmenter(recipe: Recipe) -> Ready:
     stage = recipe.segmenter
     with torch.device("meta"):
         network = build_segmenter(stage.network, target_classes(CARDIAC_CT))
@@ -153,31 +161,41 @@ def _segmenter(recipe: FcasRecipe) -> Ready:
     return SegmentationTask(_blank_cases(len(stage.crop)), network, stage), shapes, stage.training
 
 
-def _diffusion(recipe: FcasRecipe) -> Ready:
+def _diffusion(recipe: Recipe) -> Ready:
     stage = recipe.diffusion
     objective = Objective(build_process(stage.process), stage.prediction, stage.objective)
-    task = DiffusionTask(build_denoiser(recipe, None), _no_latents(recipe), objective)
-    return task, _latent_shapes(recipe, stage.crop or recipe.grid.shape, stage.training.batch_size), stage.training
+    grid, count = stage.crop or recipe.shape, stage.training.batch_size
+    shapes, cases = _latent_shapes(recipe, grid, count), None
+    if stage.condition is not None:
+        shapes, cases = shapes | {"reference": ((count, 1, *grid), torch.uint8)}, _blank_cases(len(grid))
+    network = build_denoiser(recipe, stage.condition)
+    return DiffusionTask(network, _no_latents(recipe), objective, (), cases), shapes, stage.training
 
 
-def _control(recipe: FcasRecipe) -> Ready:
+def _control(recipe: Recipe) -> Ready:
+    assert isinstance(recipe, FcasRecipe), "only FCaS has this stage"
     stage, first = recipe.control, recipe.diffusion
     objective = Objective(build_process(first.process), first.prediction, stage.objective)
     network = build_denoiser(recipe, stage.condition)
     task = ControlTask(
-        network, _blank_cases(len(recipe.grid.shape)), _no_latents(recipe), objective, freeze_unet=stage.freeze_unet
+        network, _blank_cases(len(recipe.shape)), _no_latents(recipe), objective, freeze_unet=stage.freeze_unet
     )
     directions = 2 * stage.training.batch_size
-    grid = stage.crop or recipe.grid.shape
+    grid = stage.crop or recipe.shape
     return task, _latent_shapes(recipe, grid, directions) | condition_shapes(directions, grid), stage.training
 
 
-STAGES: dict[str, Callable[[FcasRecipe], Ready]] = {
+STAGES: dict[str, Callable[[Recipe], Ready]] = {
     "autoencoder": _autoencoder, "diffusion": _diffusion, "control": _control, "segmenter": _segmenter,
 }  # fmt: skip
 
 
-def build_denoiser(recipe: FcasRecipe, condition: ConditionSettings | None) -> TemplateUNet:
+def stages_of(recipe: Recipe) -> list[str]:
+    """Return the stages that a recipe has, in the order in which they are trained."""
+    return [name for name in STAGES if name in type(recipe).model_fields]
+
+
+def build_denoiser(recipe: Recipe, condition: ConditionSettings | None) -> TemplateUNet:
     """Return the recipe's denoiser on the ``meta`` device."""
     codec = recipe.autoencoder.network
     with torch.device("meta"):
@@ -192,7 +210,7 @@ def condition_shapes(count: int, grid: tuple[int, ...]) -> Shapes:
     return {"reference": mask, "template_mask": mask, "template_image": image, "palette": palette}
 
 
-def _latent_shapes(recipe: FcasRecipe, grid: tuple[int, ...], count: int) -> Shapes:
+def _latent_shapes(recipe: Recipe, grid: tuple[int, ...], count: int) -> Shapes:
     codec = recipe.autoencoder.network
     latent = tuple(n // codec.compression for n in grid)
     x, times = ((count, codec.latent_channels, *latent), torch.float32), ((count,), torch.float32)
@@ -213,5 +231,5 @@ def _blank_cases(dims: int) -> CaseCache:
     return CaseCache(cases, IntensityScale(), needs_masks=True)
 
 
-def _no_latents(recipe: FcasRecipe) -> Latents:
+def _no_latents(recipe: Recipe) -> Latents:
     return Latents((), BLANK, raw_statistics(recipe.autoencoder.network.latent_channels))
