@@ -63,6 +63,11 @@ def test_folds_are_of_the_real_cases():
     assert "fold" not in " ".join(backend("own").changed(None, plain=False, folds=3).plan(9, 0))
 
 
+def test_a_device_that_nnunet_does_not_know_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="--device gpu: nnU-Net takes auto, cpu, cuda"):
+        backend("nnunet").train(None, None, tmp_path, "gpu")
+
+
 def test_numbers_with_boxes_around_the_truth_say_so():
     assert "as published" in backend("medsam").prompts
     assert "runs/own" in backend("medsam", "prompts_of=runs/own").prompts

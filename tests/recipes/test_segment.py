@@ -18,13 +18,15 @@ from cardiosynth.cli import main
 from cardiosynth.core.case import Case
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import label_table
+from cardiosynth.core.store import write_json
 from cardiosynth.data.dataset import read_dataset, write_dataset
 from cardiosynth.evaluation.results import read_results
 from cardiosynth.recipes import segment as steps
-from cardiosynth.recipes.backends import MedsamSegmenter, OwnSegmenter
+from cardiosynth.recipes.backends import MedsamSegmenter, NnunetSegmenter, OwnSegmenter
 from cardiosynth.recipes.segment import Segmentation, in_words, preview, segment
 from cardiosynth.segmentation import predictions
 from cardiosynth.segmentation.medsam.chain import MedsamTraining
+from cardiosynth.segmentation.nnunet.settings import NnunetTraining
 from cardiosynth.training import loop
 
 from . import killed
@@ -196,8 +198,19 @@ def test_a_preview_tells_what_becomes_of_structures_and_writes_nothing(request_:
     words = in_words(found)
     assert "bone -> background: 1 cases" in words
     assert "2 cases; counted in 1 of them" in words
+    assert found["hints"] == found["problems"] == []
     with pytest.raises(InputError, match="has no chamber, wall"):
         preview(replace(request, names={}))
+
+
+def test_a_preview_hints_at_structures_that_nobody_drew(request_: Segmentation, tmp_path: Path):
+    chambers = np.where(np.arange(256) == 3, 3, 0).astype(np.uint8)
+    drawn = (one.with_(mask=chambers[one.required_mask()]) for one in (case(2), case(3)))
+    write_dataset(drawn, tmp_path / "chambers")
+    found = preview(replace(request_, finetune=tmp_path / "chambers"))
+    (hint,) = found["hints"]
+    assert "no case that was looked at shows wall; where none has it drawn, leave it out with --map wall=" in hint
+    assert hint in in_words(found)
 
 
 def test_the_command_in_the_results_goes_on_with_the_same_run(request_: Segmentation, tmp_path: Path):
@@ -227,8 +240,36 @@ def test_medsam_says_whose_boxes_it_was_given(done: Segmentation, tmp_path: Path
         backend = MedsamSegmenter(medsam=training, prompts_of=prompts)
         results = read_results(segment(replace(done, kind="medsam", backend=backend, out=tmp_path / name)))
         assert words in results.tables[0].protocol
-        assert results.summary == "Pre-train: 2 steps on 2 cases. Fine-tune: 1 steps on 4 cases."
+        assert results.summary == "Pre-train: 2 steps on 2 cases. Fine-tune: 1 step on 4 cases."
         assert len(read_dataset(tmp_path / name / "predictions")) == 2
+
+
+@pytest.mark.slow
+def test_nnunet_trains_on_mapped_cases_and_its_masks_are_judged(tmp_path: Path):
+    pytest.importorskip("nnunetv2", reason="needs the extra nnunet")
+    from segmentation.nnunet import tiny
+
+    other = label_table({"chamber": 5, "shell": 4})
+    swapped = np.array([0, 4, 5], np.uint8)
+    cases = [tiny.case(i, confidence=True, case_id=f"made-{i}") for i in range(2)]
+    write_dataset((one.with_(mask=swapped[one.required_mask()], labels=other) for one in cases), tmp_path / "made")
+    write_dataset((tiny.case(i, confidence=False) for i in range(2, 4)), tmp_path / "real")
+    write_dataset([tiny.case(4, confidence=False)], tmp_path / "test")
+    write_json(tmp_path / "plans.json", tiny.plans("elsewhere"))
+    training = NnunetTraining(
+        plans=tmp_path / "plans.json", pretrain_epochs=1, finetune_epochs=1, iterations=2, validation_iterations=1,
+        processes=1, augmentation_workers=0,
+    )  # fmt: skip
+    asked = Segmentation(
+        kind="nnunet", backend=NnunetSegmenter(nnunet=training), out=tmp_path / "run", test=tmp_path / "test",
+        pretrain=tmp_path / "made", finetune=tmp_path / "real", names={"shell": "wall"},
+    )  # fmt: skip
+    results = read_results(segment(asked))
+    assert [row[0] for row in results.tables[0].rows] == ["wall", "chamber", "mean over structures"]
+    assert results.summary == "Pre-train: 1 epoch on 2 cases. Fine-tune: 1 epoch on 2 cases, fold all."
+    learned = read_dataset(tmp_path / "run/nnUNet_raw/Dataset002_synthetic").case("made-0")
+    assert np.array_equal(learned.required_mask(), cases[0].required_mask())
+    assert segment(asked) == tmp_path / "run/results.json"
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, get_args, runtime_checkable
 
 import pydantic
 
@@ -101,8 +101,7 @@ class OwnSegmenter(Settings):
         """See `Backend`."""
         staged = self.staged()
         real = staged.finetuning if pretrain else staged.stage
-        lengths = f"{staged.pretraining.training.steps} steps", f"{real.training.steps} steps"
-        lines = _lines(pretrain, finetune, *lengths)
+        lines = _lines(pretrain, finetune, "step", staged.pretraining.training.steps, real.training.steps)
         return (
             [*lines[:-1], f"{lines[-1]}, {self.folds} times without a fold"] if finetune and self.folds > 1 else lines
         )
@@ -152,6 +151,8 @@ class NnunetSegmenter(Settings):
 
     def train(self, pretrain: Dataset | None, finetune: Dataset | None, run: Path, device: str) -> Path:
         """See `Backend`."""
+        if device not in get_args(Device):
+            raise InputError(f"--device {device}: nnU-Net takes {', '.join(get_args(Device))}.")
         return nnunet_chain.train(pretrain, finetune, run, self.nnunet, cast(Device, device))
 
     def predict(self, run: Path, test: Dataset, out: Path, device: str) -> Dataset:
@@ -162,7 +163,7 @@ class NnunetSegmenter(Settings):
         """See `Backend`."""
         asked = self.nnunet
         epochs = asked.finetune_epochs if pretrain else asked.real_only_epochs
-        lines = _lines(pretrain, finetune, f"{asked.pretrain_epochs} epochs", f"{epochs} epochs")
+        lines = _lines(pretrain, finetune, "epoch", asked.pretrain_epochs, epochs)
         folds = ", ".join(map(str, asked.folds))
         return [*lines[:-1], f"{lines[-1]}, fold {folds}"] if finetune else lines
 
@@ -208,9 +209,9 @@ class MedsamSegmenter(Settings):
 
     def plan(self, pretrain: int, finetune: int) -> list[str]:
         """See `Backend`."""
-        asked, unit = self.medsam, self.medsam.counted_in
+        asked, unit = self.medsam, self.medsam.counted_in.removesuffix("s")
         length = asked.finetuning if pretrain else asked.real_only
-        return _lines(pretrain, finetune, f"{asked.pretraining} {unit}", f"{length} {unit}")
+        return _lines(pretrain, finetune, unit, asked.pretraining, length)
 
     @property
     def prompts(self) -> str:
@@ -256,10 +257,15 @@ def find_backend(
     return with_overrides(NnunetSegmenter() if name == "nnunet" else MedsamSegmenter(), overrides, config)
 
 
-def _lines(pretrain: int, finetune: int, first: str, second: str) -> list[str]:
+def _lines(pretrain: int, finetune: int, unit: str, first: int, second: int) -> list[str]:
     """Return the stages in words: how long the first and the second are, and on how many cases."""
-    lines = [f"pre-train: {first} on {pretrain} cases"] if pretrain else []
-    return [*lines, f"{'fine-tune' if pretrain else 'train'}: {second} on {finetune} cases"] if finetune else lines
+    lines = [f"pre-train: {_counted(first, unit)} on {_counted(pretrain, 'case')}"] if pretrain else []
+    name = "fine-tune" if pretrain else "train"
+    return [*lines, f"{name}: {_counted(second, unit)} on {_counted(finetune, 'case')}"] if finetune else lines
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _shared(total: int, share: float) -> tuple[int, int]:

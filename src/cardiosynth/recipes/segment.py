@@ -99,8 +99,8 @@ def preview(request: Segmentation, sample: int = SAMPLE) -> dict[str, Any]:
 
     Returns:
         ``labels`` (name -> code of what is learned), ``datasets`` (for each role its folder, cases, how many were
-        looked at, and what becomes of which structure in how many of these), ``steps`` (what would be done, in words)
-        and ``problems`` (what would be refused, one sentence each).
+        looked at, and what becomes of which structure in how many of these), ``steps`` (what would be done, in words),
+        ``hints`` (what is likely not meant) and ``problems`` (what would be refused, one sentence each).
 
     Raises:
         InputError: datasets that cannot be brought to one label table.
@@ -114,6 +114,7 @@ def preview(request: Segmentation, sample: int = SAMPLE) -> dict[str, Any]:
         "labels": {label.name: label.code for label in table},
         "datasets": {role: found for role, (found, _) in looked.items()},
         "steps": [*_plan(request, given), f"predict and judge: {len(given['test'])} cases"],
+        "hints": [hint for found, _ in looked.values() for hint in _unseen(found)],
         "problems": [problem for _, problems in looked.values() for problem in problems],
     }
 
@@ -125,7 +126,7 @@ def in_words(found: Mapping[str, Any]) -> str:
         counted = "all" if dataset["looked_at"] == dataset["cases"] else dataset["looked_at"]
         lines.append(f"{role}: {dataset['folder']}, {dataset['cases']} cases; counted in {counted} of them:")
         lines += structure_lines(dataset["structures"])
-    return "\n".join([*lines, *found["steps"], *found["problems"]])
+    return "\n".join([*lines, *found["steps"], *found["hints"], *found["problems"]])
 
 
 def _datasets(request: Segmentation) -> dict[str, Dataset]:
@@ -175,6 +176,17 @@ def _look(role: str, dataset: Dataset, mapping: LabelMapping, sample: int) -> tu
             problems.append(str(error))
     about = {"folder": str(dataset.root), "cases": len(dataset), "looked_at": len(chosen), "structures": counts.rows()}
     return about, problems
+
+
+def _unseen(found: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on each structure that is to be learned or judged and that no case shows."""
+    shown = {row["target"] for row in found["structures"] if row["cases"]}
+    unseen = sorted({row["target"] for row in found["structures"]} - shown - {None})
+    return [
+        f"{found['folder']}: no case that was looked at shows {name}; where none has it drawn, leave it out with "
+        f"--map {name}={BACKGROUND}, or the segmenter learns that it is not there."
+        for name in unseen
+    ]
 
 
 def _begin(request: Segmentation, data: Mapping[str, Dataset], mappings: Mapping[str, LabelMapping]) -> None:
