@@ -187,6 +187,27 @@ def test_a_map_of_the_structures_lies_on_them_after_all_changes(axes):
     assert batch["confidence"].roll(2, -1)[inside].min() < least / 2, "a map elsewhere would be seen"
 
 
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_labels_of_a_case_where_its_confidence_is_zero_change_nothing_that_is_learned(level):
+    """Not the places of crops, and not through neighbors after rotation: all gradients are bit for bit the same."""
+    confidence = np.ones((1, 12, 12, 12), np.float32)
+    confidence[:, 6:] = level
+    given = [case(i, confidence=confidence, origin="synthetic") for i in range(2)]
+    scrambled = []
+    for one in given:
+        mask = one.required_mask().copy()
+        mask[:, 6:] = np.where(mask[:, 6:] == 7, 3, 7)
+        scrambled.append(one.with_(mask=mask))
+    settings = stage(augmentation=Augmentation(spatial=SpatialChange(rotation_deg=20, scaling=0.1)))
+    gradients = []
+    for cases in (given, scrambled):
+        learner = task(settings, *cases)
+        learner.players()[0].loss(learner.batch([generator(0, i) for i in range(6)]))["total"].backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in learner.module.parameters() if p.grad is not None]))
+    assert gradients[0].abs().max() > 0
+    assert torch.equal(*gradients) == (level == 0)
+
+
 def test_full_confidence_is_the_bits_of_none_whatever_is_augmented():
     augmentation = Augmentation(flip_axes=(0,), spatial=SpatialChange(rotation_deg=30, shift_mm=4))
     settings = stage(augmentation=augmentation)

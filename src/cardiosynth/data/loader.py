@@ -106,8 +106,8 @@ class CaseCache:
             index: the case.
             shape: voxels per axis.
             rng: the example's generator.
-            codes: if the mask holds any of these, the block is centered on one of their voxels, as far as the case
-                reaches; else every place is alike.
+            codes: if the mask holds any of these, the block is centered on one of their voxels that has any confidence,
+                as far as the case reaches; else every place is alike.
         """
         size = self.cases[index].grid.shape
         assert len(shape) == len(size), (shape, size)
@@ -141,12 +141,13 @@ class CaseCache:
         return self._windows[index].to_model(torch.from_numpy(image.astype(np.float32)))
 
     def _voxels(self, index: int, codes: tuple[int, ...]) -> np.ndarray:
-        """Return the flat indices of the voxels that hold one of ``codes``, computed once."""
-        mask = self.cases[index].mask
+        """Return the flat indices of the voxels that hold one of ``codes`` and may count, computed once."""
+        mask, confidence = self.cases[index].mask, self._confidence[index]
         if not codes or mask is None:
             return np.empty(0, np.int32)
         if (index, codes) not in self._where:
-            self._where[index, codes] = np.flatnonzero(np.isin(mask, codes)).astype(np.int32)
+            inside = np.isin(mask, codes) if confidence is None else np.isin(mask, codes) & (confidence > 0)
+            self._where[index, codes] = np.flatnonzero(inside).astype(np.int32)
         return self._where[index, codes]
 
 

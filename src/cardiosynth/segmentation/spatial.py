@@ -170,10 +170,12 @@ def moved_crop(cache: CaseCache, index: int, start: Sequence[int], shape: Sequen
     grid = _as_torch_has_it(positions - low.reshape(column), source.image.shape[1:])
     linear = torch.stack([source.image, source.confidence], dim=1)
     image, confidence = _sampled(linear, grid, "bilinear").unbind(1)
+    # A label is that of the nearest voxel: where it counts for nothing, confidence of its neighbors must not revive it.
+    counts = _sampled((source.confidence > 0).float()[None], grid, "nearest")[0]
     mask = None
     if source.mask is not None:
         mask = _sampled(source.mask[None].float(), grid, "nearest")[0].to(torch.uint8)
-    return Crop(image=image, mask=mask, confidence=confidence.clamp(0, 1), start=tuple(start))
+    return Crop(image=image, mask=mask, confidence=confidence.clamp(0, 1) * counts, start=tuple(start))
 
 
 def rotation(angles: Sequence[float]) -> Float[Tensor, "n n"]:
