@@ -1,11 +1,13 @@
 """What confidence costs in nnU-Net: the stock trainer and ours, side by side, for a training step and for a batch.
 
-Both trainers get the same plans, cases and weights. They take turns, A B A B, so that what else the machine does falls
-on both alike, and before each pair of turns the same random state, so that both draw the same crops and augmentations.
-Half of the cases, or all of them with ``--mapped``, have a confidence map.
+Both trainers get the same plans, which nnU-Net's planner makes for images of the patch's size, the same cases and
+weights. They take turns, A B A B, so that what else the machine does falls on both alike, and before each pair of turns
+the same random state, so that both draw the same crops and augmentations. Once all cases have a confidence map, as
+synthetic ones do, once none has, as real ones. What is stated is the median of the pairs' ratios, less 1, with the
+interval that a bootstrap over the pairs gives.
 
-    python benchmarks/nnunet_overhead.py                                    # patches of 64 voxels, CPU, minutes
-    python benchmarks/nnunet_overhead.py --patch 128 --device cuda --repeats 50
+    python benchmarks/nnunet_overhead.py                                    # patches of 64 voxels, CPU
+    python benchmarks/nnunet_overhead.py --patch 128 --device cuda --steps 100
 """
 
 import argparse
@@ -30,11 +32,12 @@ from cardiosynth.core.store import write_json
 from cardiosynth.data.dataset import write_dataset
 
 GOAL = 0.05
-NAME = "Dataset001_balls"
+NAMES = {"synthetic": "Dataset001_synthetic", "real": "Dataset002_real"}
 PLANS = "nnUNetPlans"
 CONFIGURATION = "3d_fullres"
 CLOCKS = ("wall_s", "cpu_s")
-Median = dict[str, dict[str, float]]
+DRAWS = 2000
+Turns = dict[str, list[dict[str, float]]]
 
 
 def main() -> None:
@@ -43,18 +46,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("raw", "preprocessed", "results"):
             os.environ[f"nnUNet_{kind}"] = str(Path(folder) / kind)
-        os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112
         with Path(os.devnull).open("w") as silence, redirect_stdout(silence):
-            _prepare(Path(folder), options)
-            stock, ours = (_trainer(kind, Path(folder), options) for kind in ("stock", "ours"))
-            measured = {"batch": _batches(stock, ours, options), "step": _steps(stock, ours, options)}
-    overhead = {
-        name: {clock: row["ours"][clock] / row["stock"][clock] - 1 for clock in CLOCKS}
-        for name, row in measured.items()
-    }
-    found = {"machine": facts(), **_asked(options), "median": measured, "overhead": overhead, "goal": GOAL}
+            turns = {}
+            for origin, name in NAMES.items():
+                os.environ.pop("nnUNet_n_proc_DA", None)  # planning fails with 0
+                _prepare(Path(folder), name, options)
+                os.environ["nnUNet_n_proc_DA"] = "0"  # noqa: SIM112
+                stock, ours = (_trainer(kind, Path(folder), name, options) for kind in ("stock", "ours"))
+                turns[f"batch, {origin}"] = _batches(stock, ours, options)
+                turns[f"step, {origin}"] = _steps(stock, ours, options)
+    overhead = {name: {clock: _overhead(taken, clock) for clock in CLOCKS} for name, taken in turns.items()}
+    median = {name: {way: _median(each) for way, each in taken.items()} for name, taken in turns.items()}
+    found = {"machine": facts(), **_asked(options), "median": median, "overhead": overhead, "goal": GOAL}
     write_json(options.out, found)
-    print(json.dumps({"median": measured, "overhead": overhead}))
+    print(json.dumps({"median": median, "overhead": overhead}))
 
 
 def _options() -> argparse.Namespace:
@@ -62,14 +67,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--patch", type=int, default=64)
     parser.add_argument("--features", type=int, default=32, help="of the first stage, as nnU-Net plans them")
     parser.add_argument("--labels", type=int, default=7)
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--mapped", action="store_true", help="every case has a confidence map, not every other")
+    parser.add_argument("--batches", type=int, default=100, help="pairs of turns")
+    parser.add_argument("--steps", type=int, default=15, help="likewise")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--toy", action="store_true", help="16 voxels, 4 features, to test the benchmark itself")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "nnunet_overhead.json")
     options = parser.parse_args()
     if options.toy:
-        options.patch, options.features, options.repeats = 16, 4, 2
+        options.patch, options.features, options.batches, options.steps = 16, 4, 3, 2
     return options
 
 
@@ -77,99 +82,72 @@ def _asked(options: argparse.Namespace) -> dict[str, Any]:
     return {key: value for key, value in vars(options).items() if key not in ("out", "toy")}
 
 
-def _prepare(folder: Path, options: argparse.Namespace) -> None:
-    """Write four cases, half as large again as a patch, and preprocess them by nnU-Net."""
+def _prepare(folder: Path, name: str, options: argparse.Namespace) -> None:
+    """Write four cases, half as large again as a patch; let nnU-Net plan and preprocess them."""
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    raw, made = folder / "raw" / NAME, folder / "preprocessed" / NAME
-    write_dataset((_case(index, options) for index in range(4)), raw, NAME)
+    raw, made = folder / "raw" / name, folder / "preprocessed" / name
+    write_dataset((_case(index, name == NAMES["synthetic"], options) for index in range(4)), raw, name)
     about = json.loads((raw / "dataset.json").read_text())
-    write_json(made / f"{PLANS}.json", _plans(options))
+    _plan(name, made, options)
     manager = PlansManager(str(made / f"{PLANS}.json"))
     chosen = manager.get_configuration(CONFIGURATION)
     (made / chosen.data_identifier).mkdir()
     for image in sorted((raw / "imagesTr").iterdir()):
-        name = image.name.removesuffix("_0000.nii.gz")
-        out, mask = str(made / chosen.data_identifier / name), str(raw / "labelsTr" / f"{name}.nii.gz")
+        case_id = image.name.removesuffix("_0000.nii.gz")
+        out, mask = str(made / chosen.data_identifier / case_id), str(raw / "labelsTr" / f"{case_id}.nii.gz")
         DefaultPreprocessor(verbose=False).run_case_save(out, [str(image)], mask, manager, chosen, about)
 
 
-def _case(index: int, options: argparse.Namespace) -> Case:
+def _plan(name: str, made: Path, options: argparse.Namespace) -> None:
+    """Let nnU-Net's planner plan for images of the patch's size, from a fingerprint that says so."""
+    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+
+    intensity = {"max": 600.0, "mean": 200.0, "median": 200.0, "min": -50.0, "percentile_00_5": 0.0,
+                 "percentile_99_5": 500.0, "std": 90.0}  # fmt: skip
+    fingerprint = {
+        "spacings": [[1.0] * 3] * 4, "shapes_after_crop": [[options.patch] * 3] * 4,
+        "foreground_intensity_properties_per_channel": {"0": intensity}, "median_relative_size_after_cropping": 1.0,
+    }  # fmt: skip
+    write_json(made / "dataset_fingerprint.json", fingerprint)
+    planner = ExperimentPlanner(name, gpu_memory_target_in_gb=1000, plans_name=PLANS)
+    planner.UNet_base_num_features = options.features
+    planner.plan_experiment()
+
+
+def _case(index: int, mapped: bool, options: argparse.Namespace) -> Case:
     rng, side = np.random.default_rng(index), options.patch * 3 // 2
     distance = np.linalg.norm(np.indices((side,) * 3) - rng.uniform(0.4, 0.6, (3, 1, 1, 1)) * side, axis=0)[None]
     mask = np.clip(options.labels - distance / (0.45 * side) * options.labels, 0, options.labels).astype(np.uint8)
     image = (60 * mask + rng.normal(0, 40, mask.shape)).astype(np.int16)
     unsure = np.exp(-(((distance / side - 0.3) * 20) ** 2)).astype(np.float32)
-    confidence = 1 - unsure if options.mapped or index % 2 else None
+    confidence = 1 - unsure if mapped else None
     labels = label_table({f"part{code}": code for code in range(1, options.labels + 1)})
     return Case(case_id=f"c{index}", image=image, mask=mask, confidence=confidence, labels=labels, affine=np.eye(4))
 
 
-def _plans(options: argparse.Namespace) -> dict[str, Any]:
-    """Return plans as nnU-Net makes them for such patches: stages until four voxels are left."""
-    stages = max(3, int(np.log2(options.patch)) - 1)
-    orders = {"data": (False, 3), "seg": (True, 1), "probabilities": (False, 1)}
-    resampling: dict[str, Any] = {}
-    for name, (is_seg, order) in orders.items():
-        resampling[f"resampling_fn_{name}"] = "resample_data_or_seg_to_shape"
-        resampling[f"resampling_fn_{name}_kwargs"] = {
-            "is_seg": is_seg, "order": order, "order_z": 0, "force_separate_z": None
-        }  # fmt: skip
-    network = {
-        "n_stages": stages, "features_per_stage": [min(options.features * 2**i, 320) for i in range(stages)],
-        "conv_op": "torch.nn.modules.conv.Conv3d", "kernel_sizes": [[3, 3, 3]] * stages,
-        "strides": [[1, 1, 1]] + [[2, 2, 2]] * (stages - 1), "n_conv_per_stage": [2] * stages,
-        "n_conv_per_stage_decoder": [2] * (stages - 1), "conv_bias": True,
-        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d", "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-        "dropout_op": None, "dropout_op_kwargs": None, "nonlin": "torch.nn.LeakyReLU",
-        "nonlin_kwargs": {"inplace": True},
-    }  # fmt: skip
-    configuration = {
-        "data_identifier": f"{PLANS}_{CONFIGURATION}", "preprocessor_name": "DefaultPreprocessor", "batch_size": 2,
-        "patch_size": [options.patch] * 3, "median_image_size_in_voxels": [options.patch * 1.5] * 3,
-        "spacing": [1.0] * 3, "normalization_schemes": ["CTNormalization"], "use_mask_for_norm": [False],
-        "batch_dice": False, **resampling,
-        "architecture": {
-            "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-            "arch_kwargs": network, "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-        },
-    }  # fmt: skip
-    intensity = {"max": 600.0, "mean": 200.0, "median": 200.0, "min": -50.0, "percentile_00_5": 0.0,
-                 "percentile_99_5": 500.0, "std": 90.0}  # fmt: skip
-    return {
-        "dataset_name": NAME, "plans_name": PLANS, "original_median_spacing_after_transp": [1.0] * 3,
-        "original_median_shape_after_transp": [options.patch * 3 // 2] * 3, "image_reader_writer": "SimpleITKIO",
-        "transpose_forward": [0, 1, 2], "transpose_backward": [0, 1, 2],
-        "configurations": {CONFIGURATION: configuration}, "experiment_planner_used": "ExperimentPlanner",
-        "label_manager": "LabelManager", "foreground_intensity_properties_per_channel": {"0": intensity},
-    }  # fmt: skip
-
-
-def _trainer(kind: str, folder: Path, options: argparse.Namespace) -> Any:
+def _trainer(kind: str, folder: Path, name: str, options: argparse.Namespace) -> Any:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     from cardiosynth.segmentation.nnunet.trainer import nnUNetTrainerCAL
 
-    about = json.loads((folder / "raw" / NAME / "dataset.json").read_text())
-    plans = {**_plans(options), "continue_training": False}
+    made = folder / "preprocessed" / name
+    about, plans = (json.loads((made / file).read_text()) for file in ("dataset.json", f"{PLANS}.json"))
     _seed(0)
-    made = (nnUNetTrainer if kind == "stock" else nnUNetTrainerCAL)(
-        plans, CONFIGURATION, "all", about, torch.device(options.device)
-    )
-    made.initialize()
-    return made
+    chosen: Any = nnUNetTrainer if kind == "stock" else nnUNetTrainerCAL
+    trainer = chosen({**plans, "continue_training": False}, CONFIGURATION, "all", about, torch.device(options.device))
+    trainer.initialize()
+    return trainer
 
 
-def _batches(stock: Any, ours: Any, options: argparse.Namespace) -> Median:
+def _batches(stock: Any, ours: Any, options: argparse.Namespace) -> Turns:
     loaders = {name: trainer.get_dataloaders()[0] for name, trainer in (("stock", stock), ("ours", ours))}
-    return _in_turns({name: lambda loader=loader: next(loader) for name, loader in loaders.items()}, options)
+    return _in_turns({name: lambda loader=loader: next(loader) for name, loader in loaders.items()}, options.batches)
 
 
-def _steps(stock: Any, ours: Any, options: argparse.Namespace) -> Median:
+def _steps(stock: Any, ours: Any, options: argparse.Namespace) -> Turns:
     batch = next(ours.get_dataloaders()[0])
-    if not batch["data"][:, 1].any():
-        batch["data"][0, 1] = 0.5
     plain = {**batch, "data": batch["data"][:, :1].contiguous()}
 
     def step(trainer: Any, batch: dict[str, Any]) -> None:
@@ -177,23 +155,34 @@ def _steps(stock: Any, ours: Any, options: argparse.Namespace) -> Median:
         if options.device == "cuda":
             torch.cuda.synchronize()
 
-    return _in_turns({"stock": lambda: step(stock, plain), "ours": lambda: step(ours, batch)}, options)
+    return _in_turns({"stock": lambda: step(stock, plain), "ours": lambda: step(ours, batch)}, options.steps)
 
 
-def _in_turns(ways: dict[str, Callable[[], Any]], options: argparse.Namespace) -> Median:
-    """Return the median wall and CPU seconds of each way, after one turn that does not count."""
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for turn in range(options.repeats + 1):
+def _in_turns(ways: dict[str, Callable[[], Any]], count: int) -> Turns:
+    """Return wall and CPU seconds of each way and turn, after one turn that does not count."""
+    taken: Turns = {name: [] for name in ways}
+    for turn in range(count + 1):
         for name, way in ways.items():
             _seed(turn)
             wall, cpu = time.perf_counter(), time.process_time()
             way()
             if turn:
-                taken[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    return {
-        name: dict(zip(CLOCKS, map(statistics.median, zip(*values, strict=True)), strict=True))
-        for name, values in taken.items()
-    }
+                spent = (time.perf_counter() - wall, time.process_time() - cpu)
+                taken[name].append(dict(zip(CLOCKS, spent, strict=True)))
+    return taken
+
+
+def _median(turns: list[dict[str, float]]) -> dict[str, float]:
+    return {clock: statistics.median(turn[clock] for turn in turns) for clock in CLOCKS}
+
+
+def _overhead(taken: Turns, clock: str) -> dict[str, float]:
+    """Return the median of the pairs' ratios, less 1, and its 95 % bootstrap interval."""
+    pairs = zip(taken["ours"], taken["stock"], strict=True)
+    ratios = np.array([ours[clock] / stock[clock] for ours, stock in pairs])
+    drawn = np.random.default_rng(0).integers(len(ratios), size=(DRAWS, len(ratios)))
+    low, high = np.percentile(np.median(ratios[drawn], axis=1), (2.5, 97.5)) - 1
+    return {"median": float(np.median(ratios)) - 1, "low": float(low), "high": float(high)}
 
 
 def _seed(seed: int) -> None:
