@@ -6,6 +6,7 @@ from cardiosynth.core.config import with_overrides
 from cardiosynth.data.check.examination import check_dataset
 from cardiosynth.data.check.finding import Finding
 from cardiosynth.data.dataset import write_dataset
+from cardiosynth.recipes import fqcdm
 from cardiosynth.recipes.examination import examine_dataset
 from cardiosynth.recipes.fcas import DEMO, TINY
 from cardiosynth.recipes.suitability import findings_of, fit_findings, needs_of
@@ -29,6 +30,12 @@ def test_needs_follow_the_recipe():
     assert all(n % needs.multiple == 0 for n in DEMO.grid.shape)
     assert {"coronary_artery", "left_ventricle"} <= set(needs.names)
     assert needs_of(with_overrides(TINY, ["diffusion.watch.cases=3"])).least_cases == 5
+
+
+def test_a_recipe_of_slices_asks_for_no_pixel_size():
+    needs = needs_of(fqcdm.CPU)
+    assert (needs.shape, needs.spacing_mm, needs.unit) == ((128, 128), None, "mr")
+    assert not needs.names
 
 
 def test_a_recipe_that_fits_is_told_with_its_memory_and_time():

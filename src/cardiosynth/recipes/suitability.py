@@ -5,41 +5,51 @@ from typing import Any
 
 from cardiosynth.data.check.finding import Finding
 from cardiosynth.data.check.needs import Needs
+from cardiosynth.diffusion.settings import ControlStage, DiffusionStage
 from cardiosynth.recipes.budget import examine
 from cardiosynth.recipes.fcas import FcasRecipe
+from cardiosynth.recipes.fqcdm import EPOCH
+from cardiosynth.recipes.recipe import Recipe
 from cardiosynth.recipes.sizes import TRAINING_CASES
 
 SMALLEST_TRAINING = 2
 """Cases that must be left for training, beside those held out."""
 
 
-def needs_of(recipe: FcasRecipe) -> Needs:
+def needs_of(recipe: Recipe) -> Needs:
     """Return what a recipe asks of a dataset."""
+    fcas = recipe if isinstance(recipe, FcasRecipe) else None
     compression = recipe.autoencoder.network.compression
     # Every network that sees whole grids must be able to halve them.
     multiple = math.lcm(compression * recipe.diffusion.denoiser.multiple, recipe.segmenter.network.multiple)
-    held_out = max(recipe.diffusion.watch.cases, recipe.control.watch.cases)
+    held_out = max(stage.watch.cases for stage in _diffusion_stages(recipe))
     return Needs(
         recipe=recipe.name,
-        shape=recipe.grid.shape,
-        spacing_mm=recipe.grid.spacing_mm,
+        shape=recipe.shape,
+        spacing_mm=None if fcas is None else fcas.grid.spacing_mm,
         multiple=multiple,
         unit=recipe.intensity.unit,
         names=_names(recipe),
         least_cases=SMALLEST_TRAINING + held_out,
-        published_cases=TRAINING_CASES,
+        published_cases=EPOCH if fcas is None else TRAINING_CASES,
     )
 
 
-def _names(recipe: FcasRecipe) -> dict[str, str]:
-    names = dict.fromkeys(recipe.control.objective.thin, "the weight of thin vessels in the diffusion loss")
+def _diffusion_stages(recipe: Recipe) -> list[DiffusionStage | ControlStage]:
+    return [recipe.diffusion, *([recipe.control] if isinstance(recipe, FcasRecipe) else [])]
+
+
+def _names(recipe: Recipe) -> dict[str, str]:
+    objectives = [stage.objective for stage in _diffusion_stages(recipe) if stage.objective.thin_weight]
+    thin = {name for objective in objectives for name in objective.thin}
+    names = dict.fromkeys(sorted(thin), "the weight of thin vessels in the diffusion loss")
     if recipe.autoencoder.loss.thin_weight:
         names |= dict.fromkeys(recipe.autoencoder.loss.thin, "the weight of thin vessels in the autoencoder's loss")
     gate = {threshold.name: "its share of the autoencoder's gate" for threshold in recipe.gate.contrast}
     return {**names, **gate}
 
 
-def fit_findings(recipe: FcasRecipe, gpu_mem_gb: float | None = None) -> list[Finding]:
+def fit_findings(recipe: Recipe, gpu_mem_gb: float | None = None) -> list[Finding]:
     """Return whether each stage fits into memory and how long it takes, as `doctor` counts it.
 
     Args:

@@ -20,7 +20,7 @@ class Needs:
     Attributes:
         recipe: its name.
         shape: voxels per axis that it is written for.
-        spacing_mm: voxel size that it is written for.
+        spacing_mm: voxel size that it is written for; None where slices are scaled by the width of their image.
         multiple: every axis of a grid must be a multiple of this.
         unit: what images must be in.
         names: structure that it knows by name -> what for.
@@ -30,7 +30,7 @@ class Needs:
 
     recipe: str
     shape: tuple[int, ...]
-    spacing_mm: tuple[float, ...]
+    spacing_mm: tuple[float, ...] | None
     multiple: int
     unit: str
     names: Mapping[str, str] = field(default_factory=dict)
@@ -87,22 +87,23 @@ def _shape(needs: Needs, dataset: Dataset, grids: Sequence[Grid]) -> list[Findin
 
 
 def _spacing(needs: Needs, dataset: Dataset, grids: Sequence[Grid]) -> list[Finding]:
-    kinds = Counter(
-        tuple(round(v, 3) for v in g.spacing_mm) for g in grids if len(g.spacing_mm) == len(needs.spacing_mm)
-    )
+    wanted = needs.spacing_mm
+    if wanted is None:
+        return []
+    kinds = Counter(tuple(round(v, 3) for v in g.spacing_mm) for g in grids if len(g.spacing_mm) == len(wanted))
     odd = {
         spacing: count for spacing, count in kinds.items()
-        if any(abs(a / b - 1) > SPACING_TOLERANCE for a, b in zip(spacing, needs.spacing_mm, strict=True))
+        if any(abs(a / b - 1) > SPACING_TOLERANCE for a, b in zip(spacing, wanted, strict=True))
     }  # fmt: skip
     if not odd:
         return []
     spacing, count = max(odd.items(), key=lambda item: item[1])
     text = (
-        f"{needs.recipe} is written for voxels of {_product(needs.spacing_mm)} mm and {count} cases have "
+        f"{needs.recipe} is written for voxels of {_product(wanted)} mm and {count} cases have "
         f"{_product(spacing)}; run `cardiosynth prepare nnunet {dataset.root} OUT --recipe {needs.recipe}`, or give "
         f"--set grid.spacing_mm={list(spacing)}."
     )
-    return [Finding("warning", "recipe_grid", None, text, {"wanted": list(needs.spacing_mm), "spacing": list(spacing)})]
+    return [Finding("warning", "recipe_grid", None, text, {"wanted": list(wanted), "spacing": list(spacing)})]
 
 
 def _names(needs: Needs, dataset: Dataset) -> list[Finding]:
