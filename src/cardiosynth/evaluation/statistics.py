@@ -80,7 +80,7 @@ def paired_p_value(differences: Float[np.ndarray, "seeds cases"]) -> float:
     if not known.size:
         return float("nan")
     by_case = np.nanmean(known, axis=0)
-    return float(wilcoxon(by_case).pvalue) if by_case.any() else 1.0
+    return float(np.asarray(wilcoxon(by_case))[1]) if by_case.any() else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

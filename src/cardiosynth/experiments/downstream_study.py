@@ -87,7 +87,7 @@ class DownstreamStudy:
     @cached_property
     def steps(self) -> Study:
         """What was done."""
-        expected_s = dict.fromkeys(("draw phantoms", "make cases", "look at cases"), 300.0)
+        expected_s: dict[str, float] = {"draw phantoms": 120.0, "make cases": 480.0, "look at cases": 30.0}
         for seed, arm in product(self.plan.seeds, self.plan.arms.arms):
             whole_s, share = 0.15 * arm.steps_share * self.plan.steps, arm.pretrain_share if arm.pretraining else 0.0
             expected_s |= {f"pre-train {arm.pretraining}-{seed}": share * whole_s} if arm.pretraining else {}
