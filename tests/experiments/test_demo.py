@@ -1,6 +1,7 @@
 """The demo at toy size: complete, resumable, and honest."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,8 @@ import cardiosynth.experiments.demo as demo
 from cardiosynth.core.config import with_overrides
 from cardiosynth.core.errors import InputError
 from cardiosynth.evaluation.results import read_results
-from cardiosynth.experiments.demo import PLANS, STEPS, run_demo, seed_settings
-from cardiosynth.recipes.registry import RECIPES, find_recipe
-from cardiosynth.recipes.stages import STAGES
+from cardiosynth.experiments.demo import PLANS, STEPS, Demo, run_demo, seed_settings
+from cardiosynth.recipes.registry import RECIPES, as_fcas, find_recipe
 
 
 @pytest.mark.slow
@@ -46,10 +46,25 @@ def test_killed_in_the_middle_it_goes_on_and_finds_the_same(tmp_path: Path, monk
 
 def test_the_seed_reaches_every_stage_and_the_printed_commands():
     changed = with_overrides(find_recipe("fcas/tiny"), seed_settings(7)[1::2])
-    for stage in STAGES:
+    for stage in ("autoencoder", "diffusion", "control", "segmenter"):
         assert getattr(changed, stage).training.seed == 7
         assert f"{stage}.training.seed=7" in seed_settings(7)
     assert seed_settings(0) == []
+
+
+def test_the_printed_commands_train_what_the_demo_trains(tmp_path: Path):
+    recipe = with_overrides(as_fcas(find_recipe("fcas/demo")), seed_settings(7)[1::2])
+    one = Demo(tmp_path, recipe, PLANS["fcas/demo"], 7, "cpu")
+    for arm in one.arms:
+        staged = one.staged(arm)
+        stages = [staged.pretraining, staged.finetuning] if arm.pretrained else [staged.stage]
+        commands = [shlex.split(command) for command in one.training_commands(arm).split(" && ")]
+        for words, stage in zip(commands, stages, strict=True):
+            changes = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+            assert with_overrides(find_recipe("fcas/demo"), changes).segmenter == stage
+        if arm.pretrained:
+            assert commands[1][-2:] == ["--init", commands[0][4]]
+            assert sum(stage.training.steps for stage in stages) == recipe.segmenter.training.steps
 
 
 @pytest.mark.parametrize("name", PLANS)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from cardiosynth.core.config import Settings, with_overrides
 from cardiosynth.core.errors import InputError, suggest
-from cardiosynth.core.progress import Progress
-from cardiosynth.data.dataset import DatasetWriter, read_dataset
+from cardiosynth.data.dataset import read_dataset
 from cardiosynth.evaluation.results import read_results, write_results
 from cardiosynth.experiments.cover import write_cover
 from cardiosynth.experiments.findings import Arm, Findings, demo_results, with_times
@@ -19,7 +18,9 @@ from cardiosynth.recipes.phantoms import Population, write_phantoms
 from cardiosynth.recipes.registry import as_fcas, find_recipe
 from cardiosynth.recipes.stages import STAGES, Earlier, Synthesis, generate_cases, train_stage, write_masks
 from cardiosynth.report.html import write_report
-from cardiosynth.segmentation.predict import load_segmenter, predict_mask
+from cardiosynth.segmentation.predictions import predict_dataset
+from cardiosynth.segmentation.staged import FINETUNED, PRETRAINED, StagedTraining, train_staged
+from cardiosynth.segmentation.task import SegmentationStage
 
 
 class DemoPlan(Settings):
@@ -86,7 +87,8 @@ def run_demo(out: Path, recipe_name: str, seed: int = 0, device: str = "cpu") ->
 
 def seed_settings(seed: int) -> list[str]:
     """Return the words of a ``train`` command that give every stage another seed than the recipes' 0."""
-    return [word for stage in STAGES for word in ("--set", f"{stage}.training.seed={seed}")] if seed else []
+    stages = [stage for stage in STAGES if stage in FcasRecipe.model_fields]
+    return [word for stage in stages for word in ("--set", f"{stage}.training.seed={seed}")] if seed else []
 
 
 @dataclass(frozen=True)
@@ -188,48 +190,43 @@ class Demo:
             )
 
     def _train_segmenters(self, study: Study) -> None:
-        total = self.recipe.segmenter.training.steps
-        pretrain = round(self.plan.pretrain_share * total)
         for arm in self.arms:
-            parts = [("fine-tuned", "real", total - pretrain)] if arm.pretrained else [("trained", "real", total)]
-            if arm.pretrained:
-                parts.insert(0, ("pre-trained", "synthetic", pretrain))
-            commands, previous = [], None
-            for part, data, steps in parts:
-                words = ["train", "segmenter", self.data(data), arm.run / part, "--recipe", self.recipe.name]
-                words += ["--set", f"segmenter.training.steps={steps}"]
-                words += [] if arm.confidence else ["--set", "segmenter.confidence=null"]
-                words += [*seed_settings(self.seed), *(["--init", previous] if previous else [])]
-                commands.append(command_line(*words))
-                previous = arm.run / part
-            study.step(
-                f"train segmenter: {arm.name}",
-                " && ".join(commands),
-                lambda arm=arm, parts=parts: self._train_arm(arm, parts),
-            )
+            name = f"train segmenter: {arm.name}"
+            study.step(name, self.training_commands(arm), lambda arm=arm: self._train_arm(arm))
 
-    def _train_arm(self, arm: Arm, parts: list[tuple[str, str, int]]) -> None:
-        previous = None
-        for part, data, steps in parts:
-            stage = self.recipe.segmenter
-            training = stage.training.model_copy(update={"steps": steps})
-            confidence = stage.confidence if arm.confidence else None
-            changed = stage.model_copy(update={"training": training, "confidence": confidence})
-            recipe = self.recipe.model_copy(update={"segmenter": changed})
-            earlier = Earlier(init=previous)
-            train_stage("segmenter", self.data(data), arm.run / part, recipe, earlier, self.device)
-            previous = arm.run / part
+    def staged(self, arm: Arm) -> StagedTraining:
+        """Return how an arm is trained; where nothing is pre-trained, its ``stage`` is all."""
+        confidence = self.recipe.segmenter.confidence if arm.confidence else None
+        stage = self.recipe.segmenter.model_copy(update={"confidence": confidence})
+        return StagedTraining(stage=stage, pretrain_share=self.plan.pretrain_share)
+
+    def _train_arm(self, arm: Arm) -> None:
+        synthetic = read_dataset(self.data("synthetic")) if arm.pretrained else None
+        real, scale = read_dataset(self.data("real")), self.recipe.intensity
+        train_staged(synthetic, real, arm.run, self.staged(arm), scale, device=self.device)
+
+    def training_commands(self, arm: Arm) -> str:
+        """Return the commands that train an arm by hand."""
+        staged, first, last = self.staged(arm), arm.run / PRETRAINED, arm.run / FINETUNED
+        parts = [("synthetic", first, staged.pretraining), ("real", last, staged.finetuning)]
+        commands, start = [], ()
+        for data, run, stage in parts if arm.pretrained else [("real", last, staged.stage)]:
+            words = ("train", "segmenter", self.data(data), run, "--recipe", self.recipe.name)
+            commands.append(command_line(*words, *self._changes(stage), *start))
+            start = ("--init", run)
+        return " && ".join(commands)
+
+    def _changes(self, stage: SegmentationStage) -> list[str]:
+        """Return how a stage's settings differ from those of the recipe, the seed included, as words of a command."""
+        lengths = {f"training.{name}": getattr(stage.training, name) for name in ("steps", "warmup_steps")}
+        changes = lengths | ({} if stage.confidence else {"confidence": "null"})
+        words = [word for name, value in changes.items() for word in ("--set", f"segmenter.{name}={value}")]
+        return [*words, *seed_settings(self.seed)]
 
     def _segment(self) -> None:
         test = read_dataset(self.data("test"))
-        with Progress("segment", len(self.arms) * len(test)) as progress:
-            for arm in self.arms:
-                segmenter = load_segmenter(arm.run / arm.last, self.device)
-                with DatasetWriter(arm.predictions, test.labels, name=f"{arm.name}, predicted") as writer:
-                    for case in test:
-                        if not writer.has(case.case_id):
-                            writer.write(predict_mask(segmenter, case).with_(image=None))
-                        progress.update()
+        for arm in self.arms:
+            predict_dataset(arm.run, test, arm.predictions, device=self.device, name=f"{arm.name}, predicted")
 
     def _evaluation_command(self) -> str:
         words = ("evaluate", self.data("test"), self.data("paired"), "--out", self.out / "paired.json")

@@ -42,11 +42,6 @@ class Arm:
     confidence: bool = True
 
     @property
-    def last(self) -> str:
-        """Name of the part whose weights are used."""
-        return "fine-tuned" if self.pretrained else "trained"
-
-    @property
     def predictions(self) -> Path:
         """Dataset folder of its segmentations of the test cases."""
         return self.run / "predictions"
