@@ -1,10 +1,13 @@
 """Sheets are drawn by the recipe's sampler with the networks as they are in the middle of training."""
 
 import numpy as np
+from diffusion import test_label_stage as slices
 from diffusion.small import AUTOENCODER, CONTROL, DENOISER, DIFFUSION, dataset
 
 from cardiosynth.autoencoder.task import train_autoencoder
 from cardiosynth.core.intensity import IntensityScale
+from cardiosynth.data.dataset import write_dataset
+from cardiosynth.data.splits import hold_out
 from cardiosynth.diffusion.stages import train_control, train_diffusion
 from cardiosynth.recipes.sheets import sheet_sampler
 from cardiosynth.sampling.sampler import SamplerSettings
@@ -36,3 +39,21 @@ def test_both_stages_draw_what_they_have_learned_so_far(tmp_path):
     assert [reference is None for _, _, reference, _ in made] == [True, True, False, False]
     one, two = (case.image for _, _, reference, case in made if reference is not None)
     assert not np.array_equal(one, two)  # the same noise, another step
+
+
+def test_a_first_stage_that_is_told_of_masks_draws_held_out_cases_for_their_own(tmp_path):
+    cases, run, made = write_dataset([slices.cut(index) for index in range(4)], tmp_path / "data"), tmp_path / "run", []
+    sampler = sheet_sampler(SAMPLER.model_copy(update={"guidance_template": 0.0, "start": "image", "strength": 0.5}))
+
+    def draw(trainee, template, reference):
+        made.append((template, reference, sampler(trainee, template, reference)))
+        return made[-1][-1]
+
+    train_autoencoder(cases, run, slices.AUTOENCODER, slices.SCALE)
+    watch = WatchSettings(cases=1, sheet_every=2, sheet_cases=1)
+    train_diffusion(cases, run, slices.STAGE.model_copy(update={"watch": watch}), draw=draw)
+    ((template, reference, case),) = made
+    assert template is reference
+    assert reference.case_id in hold_out(cases.case_ids, watch.cases)
+    assert "source_image" not in case.provenance, "sheets start from noise, whatever the recipe says"
+    assert (run / "diffusion" / "samples" / "step-0000002.png").exists()

@@ -11,13 +11,13 @@ from monai.networks.schedulers.rectified_flow import RFlowScheduler
 
 from cardiosynth.core.random import generator
 from cardiosynth.diffusion.denoiser import NetworkDenoiser, target
-from cardiosynth.diffusion.process import RectifiedFlow, VariancePreserving, time_at_angle, times
+from cardiosynth.diffusion.process import Cosine, RectifiedFlow, VariancePreserving, time_at_angle, times
 from cardiosynth.sampling.solvers import ddim, ddpm_ancestral, dpm_solver_pp_2m, euler, heun
 
 from .oracles import gaussian, gaussian_chain, mixture
 
 DATA = mixture((0.3, -1.0, 0.5), (0.7, 0.8, 0.7))
-PROCESSES = [VariancePreserving(), RectifiedFlow()]
+PROCESSES = [VariancePreserving(), RectifiedFlow(), Cosine()]
 ORDERS = [(ddim, 1), (euler, 1), (heun, 2), (dpm_solver_pp_2m, 2)]
 
 
@@ -33,7 +33,7 @@ def slope(solver, process, grid, counts):
     return -float(((logs - logs.mean()) * torch.stack(errors)).sum() / (logs - logs.mean()).square().sum())
 
 
-@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow"])
+@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow", "cosine"])
 @pytest.mark.parametrize(("solver", "order"), ORDERS)
 def test_order_on_an_inner_interval(solver, order, process):
     def grid(count):
@@ -42,7 +42,7 @@ def test_order_on_an_inner_interval(solver, order, process):
     assert abs(slope(solver, process, grid, [16, 32, 64]) - order) < 0.2
 
 
-@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow"])
+@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow", "cosine"])
 @pytest.mark.parametrize(("solver", "order"), ORDERS[:3])
 def test_order_from_noise_to_data(solver, order, process):
     def grid(count):
@@ -57,7 +57,7 @@ def test_order_of_flow_in_equal_steps_of_time(solver, order):
     assert abs(slope(solver, process, lambda count: times(count, "time", process), [16, 32, 64]) - order) < 0.2
 
 
-@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow"])
+@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow", "cosine"])
 def test_multistep_from_noise_to_data_beats_first_order_and_heun_at_equal_calls(process):
     x = torch.tensor([[-1.5, -0.4, 0.3, 1.2]], dtype=torch.float64)
 
@@ -70,7 +70,7 @@ def test_multistep_from_noise_to_data_beats_first_order_and_heun_at_equal_calls(
     assert slope(dpm_solver_pp_2m, process, lambda n: times(n, "angle", process), [16, 32, 64]) > 1.2
 
 
-@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow"])
+@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow", "cosine"])
 @pytest.mark.parametrize("solver", [ddim, euler, heun, dpm_solver_pp_2m])
 def test_a_single_datum_is_reached_in_any_number_of_steps(solver, process):
     datum = torch.tensor([[0.3, -2.0, 1.1]], dtype=torch.float64)
@@ -88,7 +88,7 @@ def test_heun_is_exact_for_a_single_datum_at_every_time():
     torch.testing.assert_close(heun(lambda x, t, c: datum, process, points, at[0], None), at[-1], atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow"])
+@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow", "cosine"])
 def test_euler_on_the_straight_flow_is_ddim(process):
     x = torch.linspace(-2, 2, 9, dtype=torch.float64)[None]
     points = times(9, "time", process)
@@ -96,7 +96,7 @@ def test_euler_on_the_straight_flow_is_ddim(process):
     torch.testing.assert_close(found[0], found[1], atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow"])
+@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow", "cosine"])
 @pytest.mark.parametrize("solver", [ddim, euler, heun, dpm_solver_pp_2m])
 def test_float32_stays_float32_and_finite_at_both_ends(solver, process):
     x = torch.randn(2, 5, generator=generator(0, "start"))
@@ -136,7 +136,7 @@ def test_a_bfloat16_network_costs_its_own_rounding_alone(solver, process, predic
     assert float((rough - fine).abs().mean()) < 2**-8 * float(fine.abs().mean())
 
 
-@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow"])
+@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow", "cosine"])
 @pytest.mark.parametrize("count", [3, 20])
 def test_ancestral_mean_and_variance_in_closed_form(process, count):
     size, points = 100_000, times(count, "time", process)
@@ -149,7 +149,7 @@ def test_ancestral_mean_and_variance_in_closed_form(process, count):
     assert abs(float(found.var()) - variance) < 5 * variance * math.sqrt(2 / size)
 
 
-@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow"])
+@pytest.mark.parametrize("process", PROCESSES, ids=["vp", "flow", "cosine"])
 def test_ancestral_of_a_single_datum_has_the_forward_marginal_at_every_time(process):
     points = torch.tensor([1.0, 0.7, 0.25], dtype=torch.float64)
     size, datum = 100_000, 1.7

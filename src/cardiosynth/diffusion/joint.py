@@ -18,6 +18,7 @@ from cardiosynth.autoencoder.losses import Perceptual
 from cardiosynth.autoencoder.networks import Autoencoder, build_autoencoder
 from cardiosynth.autoencoder.task import AutoencoderStage, AutoencoderTask, autoencoder_record
 from cardiosynth.autoencoder.verdict import judge
+from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.core.random import named_weights
@@ -163,7 +164,7 @@ def train_joint(
     trained = fit(task, training, run / STAGE, record, device=device, label="train joint")
     with processes.writer_first():
         if processes.writes:
-            _divide(trained, run, cases, cache, (first, second), scale)
+            _divide(trained, run, cases, cache, (first, second), str(processes.device))
     return checkpoints(run / "diffusion")[-1]
 
 
@@ -201,14 +202,15 @@ def _divide(
     cases: Dataset,
     cache: CaseCache,
     stages: tuple[AutoencoderStage, DiffusionStage],
-    scale: IntensityScale,
+    device: str,
 ) -> None:
     """Write both networks of a checkpoint as stages of their own, which later steps find and load as ever."""
     weights, record = load_tensors(trained / "model.safetensors"), read_json(trained / "record.json")
     origin = {"joint": record["fingerprint"], "training": record["training"], "perceptual": record["perceptual"]}
+    scale = parse_settings(IntensityScale, record["intensity"], str(trained))
     first = {**autoencoder_record(cache, stages[0], scale), **recorded_preparation(cases), "held_out": [], **origin}
     save_checkpoint(run / "autoencoder", record["step"], _part(weights, "autoencoder."), {}, first)
-    codec = load_codec(run)
+    codec = load_codec(run, device)
     judge(codec, cache.cases, run / "autoencoder", held_out=False)
     spread = weights["variance"].clamp_min(1e-12).sqrt()
     statistics = LatentStatistics(mean=tuple(weights["center"].tolist()), std=tuple(spread.tolist()))

@@ -70,6 +70,8 @@ _SAMPLER = SamplerSettings(
     solver="ddpm_ancestral", steps=100, spacing="time", confidence=ConfidenceSettings(interval=10)
 )
 """Algorithm 1: all T steps back, with noise at each."""
+_FASTER = SamplerSettings(solver="dpm_solver_pp_2m", steps=20, confidence=ConfidenceSettings(interval=2))
+"""Slices by the thousand: a fifth of the calls."""
 
 TINY = FqcdmRecipe(
     name="fqcdm/tiny",
@@ -118,7 +120,7 @@ CPU = FqcdmRecipe(
         training=_TRAINING.model_copy(update={"steps": 5000, "ema_decay": 0.999}),
     ),
     joint=_TRAINING.model_copy(update={"steps": 3000, "ema_decay": 0.999}),
-    sampler=_SAMPLER,
+    sampler=_FASTER,
     segmenter=SegmentationStage(
         network=SegmenterSettings(spatial_dims=2), crop=(128, 128),
         training=_TRAINING.model_copy(update={"steps": 1500}),
