@@ -269,7 +269,6 @@ def test_nnunet_trains_on_mapped_cases_and_its_masks_are_judged(tmp_path: Path):
     assert results.summary == "Pre-train: 1 epoch on 2 cases. Fine-tune: 1 epoch on 2 cases, fold all."
     learned = read_dataset(tmp_path / "run/nnUNet_raw/Dataset002_synthetic").case("made-0")
     assert np.array_equal(learned.required_mask(), cases[0].required_mask())
-    assert segment(asked) == tmp_path / "run/results.json"
 
 
 @pytest.mark.slow
