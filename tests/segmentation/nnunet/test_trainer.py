@@ -192,52 +192,6 @@ def test_a_schedule_is_followed_and_the_checkpoint_names_nnunets_trainer(make: M
     assert not list(Path(trainer.output_folder).glob(".partial-*"))
 
 
-PLAIN_PREDICT = """
-import importlib.abc, sys
-class Away(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "cardiosynth":
-            raise ModuleNotFoundError(f"no module {name}", name=name)
-sys.meta_path.insert(0, Away())
-try:
-    import cardiosynth
-except ModuleNotFoundError:
-    pass
-else:
-    sys.exit("cardiosynth is there")
-sys.path.insert(0, sys.argv[1])
-import nnunet_child
-nnunet_child.main(__import__("pathlib").Path(sys.argv[2]))
-"""
-
-
-@pytest.mark.slow
-def test_a_checkpoint_of_ours_predicts_where_cardiosynth_is_not_installed(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    import subprocess
-    import sys
-
-    from cardiosynth.core.store import write_json
-    from cardiosynth.data.annotate import nnunet_child
-    from cardiosynth.data.formats.files import read_mask
-
-    trainer = make(configured_trainer(SHORT, ConfidenceWeights()))
-    monkeypatch.setattr(trainer.logger, "plot_progress_png", lambda folder: None)
-    trainer.run_training()
-    raw = Path(trainer.preprocessed_dataset_folder_base).parents[1] / "raw" / MAPPED
-    request = {
-        "model": trainer.output_folder_base, "folds": ["0"], "checkpoint": "checkpoint_final.pth", "device": "cpu",
-        "mirroring": False, "cases": {"c0": [str(raw / "imagesTr" / "c0_0000.nii.gz"), str(tmp_path / "c0.nii.gz")]},
-    }  # fmt: skip
-    write_json(tmp_path / "request.json", request)
-    words = ["-c", PLAIN_PREDICT, str(Path(nnunet_child.__file__).parent), str(tmp_path / "request.json")]
-    ended = subprocess.run([sys.executable, *words], capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert '"done": "c0"' in ended.stdout, ended.stdout
-    assert read_mask(tmp_path / "c0.nii.gz").array.shape == (1, tiny.SIDE, tiny.SIDE, tiny.SIDE)
-
-
 @pytest.mark.slow
 def test_nnunets_own_lookup_finds_the_trainer_in_our_folder(monkeypatch: pytest.MonkeyPatch):
     import subprocess
