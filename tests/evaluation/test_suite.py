@@ -6,6 +6,8 @@ import pytest
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import label_table
 from cardiosynth.data.dataset import write_dataset
+from cardiosynth.evaluation.comparison import Comparison
+from cardiosynth.evaluation.lpips import Lpips
 from cardiosynth.evaluation.results import CaseFigure, ProjectionFigure, Results, Spread, Table
 from cardiosynth.evaluation.suite import evaluate, find_partner
 
@@ -43,6 +45,16 @@ def test_a_pair_is_measured_beside_its_real_image(synthetic, real, tmp_path: Pat
     assert cell(confidence, "everything else", "mean confidence").mean == pytest.approx(0.2)
 
 
+def test_steps_across_slices_stand_beside_the_real_ones(heart, synthetic, real, tmp_path: Path):
+    case = synthetic("s0", "r0")
+    stripes = np.where(np.arange(16) % 2, 100, 0).astype(np.int16)
+    made = write_dataset([case.with_(image=case.required_image() * np.int16(0) + stripes)], tmp_path / "made")
+    found = table(evaluate(real, made), "Continuity across slices")
+    assert cell(found, "axial (Z)", "synthetic").mean == 100
+    assert cell(found, "coronal (Y)", "synthetic").mean == 0
+    assert 0 < cell(found, "axial (Z)", "real").mean < 100
+
+
 def test_surroundings_that_only_the_real_masks_hold_have_no_row(synthetic, real, tmp_path: Path):
     made = write_dataset([synthetic("s0", "r0")], tmp_path / "made")
     rows = [row[0] for row in table(evaluate(real, made), "Intensity per structure").rows]
@@ -55,7 +67,10 @@ def test_deformed_masks_are_not_paired(synthetic, real, tmp_path: Path):
     made = write_dataset([moved, declared], tmp_path / "made")
     assert all(find_partner(case, real) is None for case in made)
     results = evaluate(real, made)
-    assert titles(results) == ["Contrast kept", "Intensity per structure", "Shape of the masks", "Confidence"]
+    assert titles(results) == [
+        "Contrast kept", "Intensity per structure", "Shape of the masks", "Continuity across slices", "Confidence",
+        "Diversity",
+    ]  # fmt: skip
     assert any("not measured" in note for note in results.notes)
     assert not any(figure.paired for figure in results.figures if isinstance(figure, CaseFigure))
 
@@ -80,9 +95,19 @@ def test_a_perfect_autoencoder_has_a_perfect_ceiling(synthetic, real, tmp_path: 
     results = evaluate(real, made, reconstruct=lambda case: case.required_image())
     similarity = table(results, "Image similarity")
     assert cell(similarity, "autoencoder's ceiling", "SSIM") == Spread(mean=1, sd=None, n=1)
+    assert cell(similarity, "autoencoder's ceiling", "MS-SSIM").mean == pytest.approx(1)
     assert cell(similarity, "autoencoder's ceiling", "RMSE").mean == 0
     assert cell(similarity, "autoencoder's ceiling", "PSNR") is None
     assert not any("less than half" in note for note in results.notes)
+
+
+def test_lpips_has_a_column_where_its_weights_are_given(synthetic, real, tmp_path: Path):
+    made = write_dataset([synthetic("s0", "r0", 300)], tmp_path / "made")
+    lpips = Lpips("LPIPS of a test", 11, lambda x, y: (x - y).abs().mean((1, 2, 3)))
+    found = table(evaluate(real, made, comparison=Comparison(lpips=lpips)), "Image similarity")
+    assert cell(found, "synthetic", "LPIPS").mean == pytest.approx(0.1, rel=1e-4)
+    assert "LPIPS of a test" in found.protocol
+    assert "LPIPS" not in [column.title for column in table(evaluate(real, made), "Image similarity").columns]
 
 
 def test_lost_contrast_is_said_first(synthetic, real, tmp_path: Path):

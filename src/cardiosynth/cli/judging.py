@@ -1,7 +1,7 @@
 """Numbers and pictures of what was made."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cardiosynth.cli.app import Json, app, progress
 from cardiosynth.core.progress import say
@@ -14,22 +14,42 @@ def evaluate(
     /,
     *,
     out: Path,
+    judge: Path | None = None,
+    training: Path | None = None,
+    lpips: Path | None = None,
+    crop: Literal["image", "heart"] = "image",
+    seed: int = 0,
+    device: str = "cpu",
     json: Annotated[bool, Json] = False,
 ) -> None:
-    """Compare synthetic with real cases and write a results file.
+    """Compare synthetic with real cases and write a results file. Run it again to go on after a stop.
 
     Args:
-        real: dataset folder of real cases.
+        real: dataset folder of real cases that took no part in training.
         synthetic: dataset folder of synthetic cases.
         out: results file to write (JSON), for cardiosynth report.
+        judge: run of a segmenter that took no part in making the synthetic cases: compares its features of both and
+            finds the masks in both.
+        training: dataset folder that the generator learned from, to look for copies.
+        lpips: file with LPIPS's weights, lpips.LPIPS(net="vgg").state_dict() or "alex"; nothing stands in for it.
+        crop: what of the images is compared as sets: image, or heart, the box of the target structures.
+        seed: of what is drawn: pairs, halves, bootstrap.
+        device: cpu or cuda, for the judge.
         json: progress as JSON lines.
     """
     progress(json)
+    import shutil
+
     from cardiosynth.data.dataset import read_dataset
+    from cardiosynth.evaluation.extraction import SampleSettings
     from cardiosynth.evaluation.results import write_results
+    from cardiosynth.evaluation.sets import read_comparison
     from cardiosynth.evaluation.suite import evaluate as run
 
-    write_results(run(read_dataset(real), read_dataset(synthetic), relative_to=out.parent), out)
+    keep = out.with_name(f".{out.name}.parts")
+    comparison = read_comparison(judge, training, lpips, SampleSettings(crop=crop, seed=seed), keep, device)
+    write_results(run(read_dataset(real), read_dataset(synthetic), relative_to=out.parent, comparison=comparison), out)
+    shutil.rmtree(keep, ignore_errors=True)
     say(f"{out} written; cardiosynth report {out} --out {out.with_suffix('.html')} shows it.", results=str(out))
 
 

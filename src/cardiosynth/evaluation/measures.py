@@ -13,7 +13,17 @@ from scipy import ndimage
 from cardiosynth.core.case import Case
 from cardiosynth.core.intensity import Window
 from cardiosynth.core.labels import Label
-from cardiosynth.metrics.fidelity import contrast_kept, mean_hu_error, psnr, rmse, ssim_map, structure_contrast
+from cardiosynth.evaluation.lpips import Lpips, slice_lpips
+from cardiosynth.metrics.fidelity import (
+    contrast_kept,
+    mean_hu_error,
+    psnr,
+    rmse,
+    slice_step,
+    ssim_map,
+    structure_contrast,
+)
+from cardiosynth.metrics.multiscale import ms_ssim
 from cardiosynth.metrics.topology import components
 
 NAN = float("nan")
@@ -44,12 +54,21 @@ class StructureMeasures:
 
 @dataclass(frozen=True)
 class CaseMeasures:
-    """One case: its structures by name (those it has), and the mean confidence inside and outside the targets."""
+    """One case.
+
+    Attributes:
+        case_id: its name.
+        structures: those it has, by name.
+        confidence_inside: mean confidence inside the targets.
+        confidence_outside: mean confidence outside.
+        steps: by axis of the image, the mean absolute difference of neighboring slices, in the case's unit.
+    """
 
     case_id: str
     structures: dict[str, StructureMeasures]
     confidence_inside: float = NAN
     confidence_outside: float = NAN
+    steps: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,20 +78,24 @@ class PairMeasures:
     Attributes:
         ssim: in [0, 1] units of the window, whole image.
         ssim_heart: mean of the SSIM map in the heart.
+        ms_ssim: in [0, 1] units of the window, whole image, with as many scales as fit.
         psnr_db: dB, data range 1.
         rmse: in the case's unit (HU), as stored.
         rmse_model: in [0, 1] units of the window.
         error: by structure, mean inside minus the real one's mean.
         kept: by target, contrast over the real one's contrast.
+        lpips: over the slices of all planes, in [0, 1] units of the window; NaN without its weights.
     """
 
     ssim: float
     ssim_heart: float
+    ms_ssim: float
     psnr_db: float
     rmse: float
     rmse_model: float
     error: dict[str, float]
     kept: dict[str, float]
+    lpips: float = NAN
 
 
 def measure_case(case: Case, names: Sequence[str]) -> CaseMeasures:
@@ -80,14 +103,21 @@ def measure_case(case: Case, names: Sequence[str]) -> CaseMeasures:
     present = set(np.unique(case.required_mask()).tolist())
     labels = [label for label in case.labels if label.name in names and label.code in present]
     structures = {label.name: _measure_structure(case, label) for label in labels}
+    image = case.image
+    steps = () if image is None else tuple(slice_step(image[0], axis) for axis in range(image.ndim - 1))
     if case.confidence is None:
-        return CaseMeasures(case.case_id, structures)
+        return CaseMeasures(case.case_id, structures, steps=steps)
     target = np.isin(case.required_mask(), case.labels.target_codes)
-    return CaseMeasures(case.case_id, structures, _mean(case.confidence[target]), _mean(case.confidence[~target]))
+    inside, outside = _mean(case.confidence[target]), _mean(case.confidence[~target])
+    return CaseMeasures(case.case_id, structures, inside, outside, steps)
 
 
 def measure_pair(
-    real: Case, image: Shaped[np.ndarray, "1 *grid"], window: Window, labels: Sequence[Label]
+    real: Case,
+    image: Shaped[np.ndarray, "1 *grid"],
+    window: Window,
+    labels: Sequence[Label],
+    lpips: Lpips | None = None,
 ) -> PairMeasures:
     """Measure ``image`` against the image of ``real``, whose mask both share.
 
@@ -96,15 +126,17 @@ def measure_pair(
         image: the other image on the same grid, in the same unit.
         window: what becomes [0, 1] for SSIM, PSNR and ``rmse_model``; values outside are clipped.
         labels: the structures looked at, of the table of ``real``.
+        lpips: with its weights, where there are any.
     """
     truth, mask = real.required_image()[0], real.required_mask()[0]
     x, y = (window.to_model(array.astype(np.float32)) for array in (image[0], truth))
     local, inside = ssim_map(x, y, 1.0), heart(real)
     targets = [label for label in labels if label.role == "target"]
     return PairMeasures(
-        ssim=_mean(local), ssim_heart=_mean(local[inside]),
+        ssim=_mean(local), ssim_heart=_mean(local[inside]), ms_ssim=ms_ssim(x, y, 1.0),
         psnr_db=psnr(x, y, 1.0), rmse=rmse(image[0], truth), rmse_model=rmse(x, y),
         error=mean_hu_error(image[0], truth, mask, labels), kept=contrast_kept(image[0], truth, mask, targets),
+        lpips=NAN if lpips is None else slice_lpips(lpips, x, y),
     )  # fmt: skip
 
 

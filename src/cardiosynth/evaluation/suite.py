@@ -1,24 +1,36 @@
-"""Real cases against synthetic ones: one pass over both datasets, everything that can be measured without weights."""
+"""Real cases against synthetic ones: everything that can be measured, case by case, and as sets."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pydantic
 from jaxtyping import UInt8
 
+from cardiosynth import __version__
 from cardiosynth.core.case import Case
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.core.labels import LabelTable
 from cardiosynth.core.progress import Progress
+from cardiosynth.core.store import fingerprint
 from cardiosynth.data.dataset import Dataset
+from cardiosynth.data.preparation import suited_scale
+from cardiosynth.evaluation.comparison import Comparison
+from cardiosynth.evaluation.kept import Kept, identity
+from cardiosynth.evaluation.lpips import Lpips
 from cardiosynth.evaluation.measures import CaseMeasures, PairMeasures, measure_case, measure_pair
 from cardiosynth.evaluation.notes import notes
 from cardiosynth.evaluation.results import CaseFigure, ProjectionFigure, Results, Table, environment, pointer
+from cardiosynth.evaluation.sets import compare_sets
 from cardiosynth.evaluation.tables import (
     Measured,
     confidence_table,
+    continuity_table,
     contrast_table,
+    in_words,
     intensity_table,
     shape_table,
     similarity_table,
@@ -27,6 +39,10 @@ from cardiosynth.evaluation.tables import (
 Reconstruct = Callable[[Case], np.ndarray]
 """case -> its image after encoding and decoding, (1, *grid), in the case's unit."""
 
+OfSynthetic = tuple[CaseMeasures, tuple[str, PairMeasures] | None]
+"""A synthetic case, and where it has one its partner's name and the two beside each other."""
+
+OF_CASE, OF_SYNTHETIC = pydantic.TypeAdapter(CaseMeasures), pydantic.TypeAdapter(OfSynthetic)
 VESSEL = "coronary_artery"
 
 
@@ -39,6 +55,7 @@ def evaluate(
     reconstruct: Reconstruct | None = None,
     num_figures: int = 3,
     title: str = "Synthetic against real",
+    comparison: Comparison | None = None,
 ) -> Results:
     """Compare synthetic with real cases.
 
@@ -49,26 +66,34 @@ def evaluate(
         real: real (or phantom) cases; those with image and mask count.
         synthetic: synthetic cases with image and mask.
         relative_to: folder of the results file, from which the datasets are found again.
-        scale: which intensities become [0, 1]; [-1000, 2000] HU, or percentiles of the real image for MR.
+        scale: which intensities become [0, 1]; for None those the dataset was prepared for, else [-1000, 2000] HU, or
+            percentiles of the real image for MR.
         reconstruct: an autoencoder, from case to image: adds its ceiling.
         num_figures: how many synthetic cases are shown.
         title: heading of the results.
+        comparison: what the sets are compared with, beyond their masks and images.
 
     Raises:
-        InputError: a dataset without image-mask pairs, different intensity units, or no structure in common.
+        InputError: a dataset without image-mask pairs, different intensity units, no structure in common, a judge that
+            took part in making the synthetic cases, or real cases that are training cases.
     """
-    real, synthetic = _usable(real), _usable(synthetic)
+    real, synthetic, comparison = _usable(real), _usable(synthetic), comparison or Comparison()
     labels = _common_labels(real, synthetic)
-    scale = scale or IntensityScale(unit="hu" if real.intensity_unit == "hu" else "mr")
-    found, partners = _measure(real, synthetic, labels, scale, reconstruct)
+    unknown = real.intensity_unit == "unknown"
+    scale = scale or (IntensityScale(unit="mr") if unknown else suited_scale(real))
+    kept = Kept(comparison.keep, _protocol_of(labels, scale, comparison))
+    compared = compare_sets(real, synthetic, comparison, scale, kept, relative_to)
+    measured_by = Measuring(labels, scale, comparison.lpips)
+    found, partners = _measure(real, synthetic, measured_by, reconstruct, kept)
     return Results(
         title=title,
         summary=f"{synthetic.root.name} ({len(synthetic)} cases) beside {real.root.name} ({len(real)} cases).",
-        notes=notes(real, synthetic, found),
-        tables=_tables(found),
+        notes=(*compared.notes, *notes(real, synthetic, found)),
+        tables=(*_tables(found), *compared.tables),
         figures=(
             *_case_figures(real, synthetic, partners, relative_to, num_figures),
             *_vessel_figures(real, synthetic, partners, relative_to, num_figures),
+            *compared.figures,
         ),
         environment=environment(),
     )
@@ -87,34 +112,74 @@ def find_partner(case: Case, real: Dataset) -> Case | None:
     return None
 
 
+@dataclass(frozen=True)
+class Measuring:
+    """What every case and pair is measured by: the structures looked at, which intensities are [0, 1], and LPIPS."""
+
+    labels: LabelTable
+    scale: IntensityScale
+    lpips: Lpips | None
+
+    def case(self, case: Case) -> CaseMeasures:
+        """Return the measures of a case."""
+        return measure_case(case, [label.name for label in self.labels])
+
+    def pair(self, real: Case, image: np.ndarray) -> PairMeasures:
+        """Return the measures of an image beside that of the real case."""
+        window = self.scale.window_of(real.required_image())
+        return measure_pair(real, image, window, list(self.labels), self.lpips)
+
+    def synthetic(self, case: Case, real: Dataset) -> OfSynthetic:
+        """Return the measures of a synthetic case, and of the pair where it has a partner."""
+        partner = find_partner(case, real)
+        pair = None if partner is None else (partner.case_id, self.pair(partner, case.required_image()))
+        return self.case(case), pair
+
+
 def _measure(
-    real: Dataset, synthetic: Dataset, labels: LabelTable, scale: IntensityScale, reconstruct: Reconstruct | None
+    real: Dataset, synthetic: Dataset, by: Measuring, reconstruct: Reconstruct | None, kept: Kept
 ) -> tuple[Measured, dict[str, str]]:
     """Return everything measured, and synthetic case -> real case for the pairs."""
-    names = [label.name for label in labels]
+    beside = fingerprint(identity(real, real.case_ids))
     ceiling: dict[str, PairMeasures] = {}
-    partners: dict[str, str] = {}
-    groups: dict[str, list[CaseMeasures]] = {"real": [], "synthetic": []}
-    pairs: list[PairMeasures] = []
+    of_real: list[CaseMeasures] = []
+    of_synthetic: dict[str, OfSynthetic] = {}
     with Progress("evaluate", len(real) + len(synthetic)) as progress:
-        for case in real:
-            groups["real"].append(measure_case(case, names))
+        for case_id in real.case_ids:
+            key = kept.key("case", real, case_id)
+            of_real.append(kept.value(OF_CASE, key, lambda name=case_id: by.case(real.case(name))))
             if reconstruct is not None:
-                window = scale.window_of(case.required_image())
-                ceiling[case.case_id] = measure_pair(case, reconstruct(case), window, list(labels))
+                case = real.case(case_id)
+                ceiling[case_id] = by.pair(case, reconstruct(case))
             progress.update()
-        for case in synthetic:
-            groups["synthetic"].append(measure_case(case, names))
-            partner = find_partner(case, real)
-            if partner is not None:
-                partners[case.case_id] = partner.case_id
-                window = scale.window_of(partner.required_image())
-                pairs.append(measure_pair(partner, case.required_image(), window, list(labels)))
+        for case_id in synthetic.case_ids:
+            key = kept.key("synthetic", synthetic, case_id, beside=beside)
+            measure = lambda name=case_id: by.synthetic(synthetic.case(name), real)  # noqa: E731
+            of_synthetic[case_id] = kept.value(OF_SYNTHETIC, key, measure)
             progress.update()
+    pairs = {case_id: pair for case_id, (_, pair) in of_synthetic.items() if pair is not None}
+    partners = {case_id: partner for case_id, (partner, _) in pairs.items()}
     compared = set(partners.values()) or set(ceiling)  # the ceiling of the very images that are compared
-    chosen = [row for name, row in ceiling.items() if name in compared]
-    unit = "HU" if real.intensity_unit == "hu" else ""
-    return Measured(labels, unit, _in_words(scale), **groups, pairs=pairs, ceiling=chosen), partners
+    return Measured(
+        by.labels, "HU" if real.intensity_unit == "hu" else "", in_words(by.scale), real=of_real,
+        synthetic=[case for case, _ in of_synthetic.values()], pairs=[pair for _, pair in pairs.values()],
+        ceiling=[row for name, row in ceiling.items() if name in compared],
+        lpips="" if by.lpips is None else by.lpips.title,
+    ), partners  # fmt: skip
+
+
+def _protocol_of(labels: LabelTable, scale: IntensityScale, comparison: Comparison) -> dict[str, Any]:
+    """Return everything besides the cases that the numbers depend on."""
+    judge, extractor = comparison.judge, comparison.extractor
+    return {
+        "program": __version__,
+        "labels": labels.model_dump(mode="json"),
+        "scale": scale.model_dump(mode="json"),
+        "judge": None if judge is None else judge.fingerprint,
+        "extractor": None if extractor is None else extractor.title,
+        "lpips": None if comparison.lpips is None else comparison.lpips.title,
+        "settings": comparison.settings.model_dump(mode="json"),
+    }
 
 
 def _shared_targets(case: Case, other: Case) -> tuple[UInt8[np.ndarray, "1 *grid"], UInt8[np.ndarray, "1 *grid"]]:
@@ -152,7 +217,7 @@ def _common_labels(real: Dataset, synthetic: Dataset) -> LabelTable:
 def _tables(found: Measured) -> tuple[Table, ...]:
     tables = (
         similarity_table(found), contrast_table(found), intensity_table(found), shape_table(found),
-        confidence_table(found),
+        continuity_table(found), confidence_table(found),
     )  # fmt: skip
     return tuple(table for table in tables if table is not None)
 
@@ -192,10 +257,3 @@ def _vessel_figures(
     return [
         ProjectionFigure(title="Coronary arteries of the masks", caption=caption, structure=VESSEL, cases=tuple(shown))
     ]
-
-
-def _in_words(scale: IntensityScale) -> str:
-    if scale.unit == "hu":
-        return f"the window [{scale.window.low:.0f}, {scale.window.high:.0f}] HU"
-    low, high = scale.percentiles
-    return f"the {low:g}th to {high:g}th percentile of each real image"

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.core.labels import LabelTable
 from cardiosynth.evaluation.measures import CaseMeasures, PairMeasures, StructureMeasures
 from cardiosynth.evaluation.results import Cell, Column, Spread, Table, spread
@@ -22,6 +23,7 @@ class Measured:
         synthetic: the synthetic cases.
         pairs: synthetic images beside the real image of the same mask.
         ceiling: reconstructed real images beside themselves; empty where no autoencoder was given.
+        lpips: the weights of LPIPS, in words; empty where there are none.
     """
 
     labels: LabelTable
@@ -31,6 +33,7 @@ class Measured:
     synthetic: Sequence[CaseMeasures]
     pairs: Sequence[PairMeasures]
     ceiling: Sequence[PairMeasures]
+    lpips: str = ""
 
     @property
     def counts(self) -> str:
@@ -41,17 +44,22 @@ class Measured:
 def similarity_table(found: Measured) -> Table | None:
     """Return image similarity of pairs and the autoencoder's ceiling; None where there is neither."""
     rows = [("synthetic", found.pairs), ("autoencoder's ceiling", found.ceiling)]
-    columns = (
+    columns = [
         Column(title="images"),
         Column(title="SSIM", better="higher", digits=3),
         Column(title="SSIM in the heart", better="higher", digits=3),
+        Column(title="MS-SSIM", better="higher", digits=3),
         Column(title="PSNR", unit="dB", better="higher", digits=1),
         Column(title="RMSE", unit=found.unit, better="lower", digits=0 if found.unit else 1),
         Column(title="RMSE in [0, 1]", better="lower", digits=4),
-    )
-    measures: tuple[Callable[[PairMeasures], float], ...] = (
-        lambda p: p.ssim, lambda p: p.ssim_heart, lambda p: p.psnr_db, lambda p: p.rmse, lambda p: p.rmse_model,
-    )  # fmt: skip
+    ]
+    measures: list[Callable[[PairMeasures], float]] = [
+        lambda p: p.ssim, lambda p: p.ssim_heart, lambda p: p.ms_ssim, lambda p: p.psnr_db, lambda p: p.rmse,
+        lambda p: p.rmse_model,
+    ]  # fmt: skip
+    if found.lpips:
+        columns.append(Column(title="LPIPS", better="lower", digits=4))
+        measures.append(lambda p: p.lpips)
     cells = tuple((name, *(spread(map(m, pairs)) for m in measures)) for name, pairs in rows if pairs)
     if not cells:
         return None
@@ -59,9 +67,12 @@ def similarity_table(found: Measured) -> Table | None:
         f"Each image beside the real image of the same, undeformed mask; {_cases(len(found.pairs), 'pair', '')}. "
         + (f"Ceiling: {_cases(len(found.ceiling), 'real')} encoded and decoded. " if found.ceiling else "")
         + f"SSIM and PSNR on [0, 1], which is {found.window}; SSIM with a Gaussian window of 11 voxels "
-        "(sigma 1.5); heart: the target structures and one voxel around them; RMSE of the images as stored. " + MEAN_SD
+        "(sigma 1.5), MS-SSIM with as many of its five scales as 11 voxels allow, their weights divided by their sum; "
+        "heart: the target structures and one voxel around them; RMSE of the images as stored. "
+        + (f"{found.lpips}: over all slices of each plane, then over planes. " if found.lpips else "")
+        + MEAN_SD
     )
-    return Table(title="Image similarity", protocol=protocol, columns=columns, rows=cells)
+    return Table(title="Image similarity", protocol=protocol, columns=tuple(columns), rows=cells)
 
 
 def intensity_table(found: Measured) -> Table:
@@ -137,6 +148,33 @@ def shape_table(found: Measured) -> Table:
         "share of the structure's voxels. The field of view cuts structures, as in the scans. " + MEAN_SD
     )
     return Table(title="Shape of the masks", protocol=protocol, columns=columns, rows=tuple(rows))
+
+
+def continuity_table(found: Measured) -> Table | None:
+    """Return how much neighboring slices differ along each axis; None for slices, which have no neighbors."""
+    if any(len(case.steps) != 3 for case in (*found.real, *found.synthetic)):
+        return None
+    columns = (
+        Column(title="slices"), Column(title="real", unit=found.unit, digits=1),
+        Column(title="synthetic", unit=found.unit, digits=1),
+    )  # fmt: skip
+    rows = []
+    for axis, name in enumerate(("sagittal (X)", "coronal (Y)", "axial (Z)")):
+        rows.append((name, *(spread(case.steps[axis] for case in cases) for cases in (found.real, found.synthetic))))
+    protocol = (
+        f"Mean absolute difference of neighboring slices of the whole images, as stored; {found.counts} Images that "
+        "were made slice by slice have larger steps across their slices than real ones. " + MEAN_SD
+    )
+    return Table(title="Continuity across slices", protocol=protocol, columns=columns, rows=tuple(rows))
+
+
+def in_words(scale: IntensityScale) -> str:
+    """Return which intensities become [0, 1]."""
+    if scale.unit == "hu" or scale.percentiles is None:
+        unit = " HU" if scale.unit == "hu" else ""
+        return f"the window [{scale.window.low:.0f}, {scale.window.high:.0f}]{unit}"
+    low, high = scale.percentiles
+    return f"the {low:g}th to {high:g}th percentile of each image"
 
 
 def confidence_table(found: Measured) -> Table | None:

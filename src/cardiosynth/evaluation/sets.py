@@ -1,0 +1,161 @@
+"""Real and synthetic cases as sets: which comparisons are made with what is at hand, and what they found."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cardiosynth.core.intensity import IntensityScale
+from cardiosynth.data.dataset import Dataset, read_dataset
+from cardiosynth.evaluation.comparison import Comparer, Comparison, Neighbor, Sample, refuse_seen
+from cardiosynth.evaluation.comparison_tables import (
+    Protocol,
+    agreement_table,
+    distribution_table,
+    likeness_table,
+    memorization_table,
+    nearest_pairs,
+    nearest_table,
+)
+from cardiosynth.evaluation.extraction import PICTURES, SampleSettings, View, cropped, planes_of
+from cardiosynth.evaluation.judge import judge_extractor, refuse_partial, trained_on
+from cardiosynth.evaluation.kept import Kept
+from cardiosynth.evaluation.lpips import load_lpips
+from cardiosynth.evaluation.results import CaseFigure, Table, pointer
+from cardiosynth.evaluation.tables import in_words
+from cardiosynth.metrics.memorization import near_copies
+from cardiosynth.segmentation.predict import Segmenter, load_segmenter
+
+SHOWN_PAIRS = 3
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What the comparison of sets adds to the results."""
+
+    tables: tuple[Table, ...] = ()
+    notes: tuple[str, ...] = ()
+    figures: tuple[CaseFigure, ...] = ()
+
+
+def read_comparison(
+    judge: Path | None,
+    training: Path | None,
+    lpips: Path | None,
+    settings: SampleSettings,
+    keep: Path | None = None,
+    device: str = "cpu",
+) -> Comparison:
+    """Return the comparison with a judge's run, a training dataset and a file of LPIPS's weights, where they are given.
+
+    Raises:
+        InputError: the run holds no U-Net that segments, the folder is no dataset, or the file holds no LPIPS.
+    """
+    segmenter = None if judge is None else load_segmenter(judge, device)
+    return Comparison(
+        judge=segmenter,
+        judge_cases=() if judge is None else trained_on(judge),
+        extractor=None if segmenter is None else judge_extractor(segmenter),
+        training=None if training is None else read_dataset(training).with_images(),
+        lpips=None if lpips is None else load_lpips(lpips),
+        settings=settings,
+        keep=keep,
+    )
+
+
+def compare_sets(
+    real: Dataset,
+    synthetic: Dataset,
+    comparison: Comparison,
+    scale: IntensityScale,
+    kept: Kept,
+    relative_to: Path | None = None,
+) -> Compared:
+    """Compare the sets; diversity always, the rest with what ``comparison`` has.
+
+    Raises:
+        InputError: a judge that took part in making the synthetic cases, or real cases that are training cases.
+    """
+    if comparison.judge is not None:
+        refuse_partial(comparison.judge, synthetic)
+    if comparison.training is not None:
+        refuse_seen(real, comparison.training)
+    shape = cropped(real[0], scale, comparison.settings).shape
+    view = View(scale, comparison.extractor, comparison.settings, planes_of(shape, comparison.settings))
+    comparer, protocol = Comparer(comparison, view, kept), Protocol(in_words(scale), view.settings, view.planes)
+    likeness = likeness_table(comparer.likeness(real, "real"), comparer.likeness(synthetic, "synthetic"), protocol)
+    distribution, found = None, Compared()
+    if comparison.extractor is not None or comparison.training is not None:
+        samples = comparer.sample(real, "real"), comparer.sample(synthetic, "synthetic")
+        if comparison.extractor is not None:
+            distribution = distribution_table(*samples, comparison.extractor, protocol)
+        if comparison.training is not None:
+            neighbors = comparer.neighbors(samples, comparison.training)
+            found = _memorization(samples[1], neighbors, comparison, protocol, synthetic, relative_to)
+    agreement = None if comparison.judge is None else _agreement(comparer, comparison.judge, real, synthetic)
+    tables = tuple(table for table in (distribution, likeness, *found.tables, agreement) if table is not None)
+    return Compared(tables, (*found.notes, *_known_names(comparison.judge_cases, real)), found.figures)
+
+
+def _agreement(comparer: Comparer, judge: Segmenter, real: Dataset, synthetic: Dataset) -> Table:
+    seen = comparer.agreements(real, "real"), comparer.agreements(synthetic, "synthetic")
+    return agreement_table(*seen, real.labels, judge.fingerprint)
+
+
+def _memorization(
+    sample: Sample,
+    neighbors: list[dict[str, Neighbor]],
+    comparison: Comparison,
+    protocol: Protocol,
+    synthetic: Dataset,
+    relative_to: Path | None,
+) -> Compared:
+    real, made = neighbors
+    parents = {case_id: _parents(row["provenance"]) for case_id, row in synthetic.rows.items()}
+    tables = (
+        memorization_table(real, made, comparison.extractor, protocol),
+        nearest_table(sample, made[PICTURES], parents),
+    )
+    found = near_copies(made[PICTURES].distance, real[PICTURES].distance)
+    note = (
+        f"{100 * found.share:.0f} % of the synthetic images are nearer to a training image than 95 % of the real ones "
+        f"are, where chance explains {100 * found.bound:.0f} %: look at the nearest pairs."
+    )
+    return Compared(
+        tables,
+        (note,) if found.suspicious else (),
+        _pair_figures(sample, made[PICTURES], comparison, synthetic, relative_to),
+    )
+
+
+def _pair_figures(
+    sample: Sample, neighbor: Neighbor, comparison: Comparison, synthetic: Dataset, relative_to: Path | None
+) -> tuple[CaseFigure, ...]:
+    assert comparison.training is not None, "pairs come from a search"
+    pairs: dict[tuple[str, str], float] = {}
+    for index in nearest_pairs(neighbor):
+        names = sample.places[index][0], neighbor.place[index][0]
+        pairs.setdefault(names, float(neighbor.distance[index]))
+    return tuple(
+        CaseFigure(
+            title=f"Nearest to a training case: {made} and {training}",
+            caption=f"Real is the training case; distance {distance:.4f}. Each is cut through its own heart.",
+            synthetic=pointer(synthetic.root, made, relative_to),
+            real=pointer(comparison.training.root, training, relative_to),
+        )
+        for (made, training), distance in list(pairs.items())[:SHOWN_PAIRS]
+    )
+
+
+def _known_names(judge_cases: tuple[str, ...], real: Dataset) -> tuple[str, ...]:
+    """Return a warning where the judge learned from cases that have the names of the real ones."""
+    known = set(judge_cases) & set(real.case_ids)
+    if not known:
+        return ()
+    return (
+        f"The judge learned from cases with the names of {len(known)} of the {len(real)} real cases (such as "
+        f"{min(known)}); where they are the same, its agreement with the real masks is too good.",
+    )
+
+
+def _parents(provenance: Mapping) -> tuple[str, ...]:
+    return tuple(provenance.get("parents", ())) + ((provenance["template"],) if "template" in provenance else ())

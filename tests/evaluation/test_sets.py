@@ -1,0 +1,199 @@
+"""Sets of slices: gratings of different width, each as fine as a number says."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cardiosynth.cli import main
+from cardiosynth.core.case import Case
+from cardiosynth.core.errors import InputError
+from cardiosynth.core.intensity import IntensityScale
+from cardiosynth.core.labels import label_table
+from cardiosynth.data.dataset import Dataset, write_dataset
+from cardiosynth.evaluation.comparison import Comparison
+from cardiosynth.evaluation.extraction import Extractor, SampleSettings
+from cardiosynth.evaluation.judge import agreement, judge_extractor, refuse_partial
+from cardiosynth.evaluation.results import Results, Table, read_results, write_results
+from cardiosynth.evaluation.suite import evaluate
+from cardiosynth.segmentation.networks import SegmenterSettings, build_segmenter, target_classes
+from cardiosynth.segmentation.predict import Segmenter
+from cardiosynth.segmentation.task import SegmentationStage
+
+LABELS = label_table({"left_ventricle": 1})
+SETTINGS = SampleSettings(picture_side=8, splits=2, pairs=6, neighbors=2)
+
+
+def slice_case(case_id: str, seed: int, origin: str = "real", **provenance) -> Case:
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((1, 16, 16), np.uint8)
+    mask[0, 4:12, 4:12] = 1
+    image = np.where(mask > 0, 300, 0) + rng.normal(0, 60, mask.shape)
+    return Case(
+        case_id=case_id, image=image.astype(np.int16), mask=mask, affine=np.eye(4), labels=LABELS, origin=origin,
+        provenance=provenance,
+    )  # fmt: skip
+
+
+def moments(seen: list[int] | None = None) -> Extractor:
+    def features(x):
+        if seen is not None:
+            seen.append(len(x))
+        return torch.cat([x.flatten(1).mean(1, keepdim=True), x.flatten(1).std(1, keepdim=True)], 1)
+
+    return Extractor("moments", "abcd", 2, features)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory) -> dict[str, Dataset]:
+    root = tmp_path_factory.mktemp("sets")
+    real = [slice_case(f"p{i}_slice0", i) for i in range(8)]
+    training = [slice_case(f"t{i}", 100 + i) for i in range(6)]
+    fresh = [slice_case(f"s{i}", 200 + i, "synthetic") for i in range(8)]
+    copies = [slice_case(f"s{i}", 100 + i, "synthetic", parents=["t0"]) for i in range(6)]
+    named = {"real": real, "training": training, "fresh": fresh, "copies": copies}
+    return {name: write_dataset(cases, root / name) for name, cases in named.items()}
+
+
+def table(results: Results, title: str) -> Table:
+    return next(t for t in results.tables if t.title == title)
+
+
+def cells(table: Table, row: int = 0) -> dict:
+    return dict(zip((c.title for c in table.columns), table.rows[row], strict=True))
+
+
+def test_every_number_says_how_it_was_made(sets):
+    comparison = Comparison(extractor=moments(), training=sets["training"], settings=SETTINGS)
+    results = evaluate(sets["real"], sets["fresh"], comparison=comparison)
+    found = table(results, "Distributions of features: moments")
+    for words in ("moments abcd", "axial slices", "[-1000, 2000] HU", "Whole images", "Seed 0", "(d = 2)"):
+        assert words in found.protocol
+    row = cells(found)
+    assert (row["images"], row["n real"], row["n synthetic"]) == ("axial", 8, 8)
+    assert row["KID x 1000"].low <= row["KID x 1000"].value <= row["KID x 1000"].high
+    assert "8 voxels a side" in table(results, "Memorization").protocol
+    assert [row[0] for row in table(results, "Diversity").rows] == ["synthetic", "real"]
+    assert table(results, "Diversity").rows[0][1].n == 6
+
+
+def test_slices_of_the_same_kind_are_at_no_distance_and_others_are(sets, tmp_path: Path):
+    bright = [case.with_(image=case.required_image() + np.int16(900)) for case in sets["fresh"]]
+    bright_set = write_dataset(bright, tmp_path / "bright")
+    comparison = Comparison(extractor=moments(), settings=SETTINGS)
+    same, far = (
+        cells(table(evaluate(sets["real"], made, comparison=comparison), "Distributions of features: moments"))
+        for made in (sets["fresh"], bright_set)
+    )
+    assert same["KID x 1000"].low < 0 < same["KID x 1000"].high
+    assert far["KID x 1000"].low > 0
+    assert far["FID"] > 100 * far["FID, real halves"]
+    assert (far["precision"], far["coverage"]) == (0, 0)
+    assert same["coverage"] > 0
+
+
+def test_copies_are_found_and_shown(sets, tmp_path: Path):
+    comparison = Comparison(training=sets["training"], settings=SETTINGS)
+    results = evaluate(sets["real"], sets["copies"], comparison=comparison, relative_to=tmp_path)
+    row = cells(table(results, "Memorization"))
+    assert (row["distance"], row["near copies"], row["median over real"]) == ("pictures", 100, 0)
+    assert row["verdict"] == "more than chance explains"
+    nearest = cells(table(results, "Nearest pairs"))
+    assert nearest == {"synthetic": "s0, slice 0", "training": "t0, slice 0", "distance": 0, "declared parent": "yes"}
+    assert cells(table(results, "Nearest pairs"), 1)["declared parent"] == "no"
+    assert results.notes[0].startswith("100 % of the synthetic images")
+    figure = next(f for f in results.figures if f.title.startswith("Nearest to a training case"))
+    assert (figure.synthetic.case_id, figure.real.case_id) == ("s0", "t0")
+
+
+def test_fresh_slices_are_no_copies(sets):
+    comparison = Comparison(extractor=moments(), training=sets["training"], settings=SETTINGS)
+    rows = table(evaluate(sets["real"], sets["fresh"], comparison=comparison), "Memorization").rows
+    assert [row[0] for row in rows] == ["pictures", "features of moments abcd"]
+    assert rows[0][3] > 0.5
+
+
+def test_training_cases_cannot_be_the_real_ones(sets):
+    with pytest.raises(InputError, match="one of the training cases"):
+        evaluate(sets["real"], sets["fresh"], comparison=Comparison(training=sets["real"], settings=SETTINGS))
+
+
+def test_a_run_that_was_killed_goes_on(sets, tmp_path: Path):
+    seen: list[int] = []
+    comparison = Comparison(
+        extractor=moments(seen), training=sets["training"], settings=SETTINGS, keep=tmp_path / "parts"
+    )
+    first = evaluate(sets["real"], sets["fresh"], comparison=comparison)
+    assert sum(seen) == 8 + 8 + 6
+    seen.clear()
+    again = evaluate(sets["real"], sets["fresh"], comparison=comparison)
+    assert not seen
+    assert again == first
+    write_results(again, tmp_path / "results.json")
+    assert read_results(tmp_path / "results.json") == first
+
+
+def test_the_command_leaves_nothing_but_its_results(sets, tmp_path: Path):
+    real, made, training = (str(sets[name].root) for name in ("real", "fresh", "training"))
+    out = tmp_path / "results.json"
+    main(["evaluate", real, made, "--out", str(out), "--training", training, "--crop", "heart"])
+    found = table(read_results(out), "Memorization")
+    assert "The box of the target structures and 10 % more" in found.protocol
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.fixture(scope="module")
+def judge() -> Segmenter:
+    network = SegmenterSettings(spatial_dims=2, channels=(4, 8), strides=(2,), num_res_units=0)
+    stage = SegmentationStage(network=network, crop=(16, 16))
+    classes = target_classes(LABELS)
+    built = build_segmenter(network, classes).eval().requires_grad_(False)
+    return Segmenter(built, stage, LABELS, classes, IntensityScale(), "feed", torch.device("cpu"))
+
+
+def test_a_judge_is_asked_about_both(sets, judge):
+    comparison = Comparison(
+        judge=judge, extractor=judge_extractor(judge), settings=SETTINGS, judge_cases=("p0_slice0",)
+    )
+    results = evaluate(sets["real"], sets["fresh"], comparison=comparison)
+    found = table(results, "Agreement with the mask")
+    assert [row[0] for row in found.rows] == ["left ventricle", "mean over structures"]
+    assert "feed" in found.protocol
+    assert "8 real and 8 synthetic" in found.protocol
+    assert cells(found)["Dice, synthetic"].n == 8
+    assert "segmenter feed" in table(results, "Distributions of features: segmenter").protocol
+    assert any("p0_slice0" in note for note in results.notes)
+
+
+def test_agreement_is_the_dice_of_what_the_judge_finds(sets, judge, monkeypatch):
+    case = sets["real"][0]
+    half = case.required_mask().copy()
+    half[0, :8] = 0
+    monkeypatch.setattr("cardiosynth.evaluation.judge.predict_mask", lambda judge, case: case.with_(mask=half))
+    found = agreement(judge, case)["left_ventricle"]
+    assert found.dice == pytest.approx(2 / 3)
+    assert found.betti == 0
+
+
+def test_features_of_any_size_of_image(judge):
+    extractor = judge_extractor(judge)
+    assert extractor.features(torch.rand(2, 1, 15, 13)).shape == (2, 4 + 8)
+
+
+@pytest.mark.parametrize(
+    "provenance", [{"checkpoints": {"perceptual": "feed"}}, {"made": [{"by": "a+feed"}]}], ids=["perceptual", "folds"]
+)
+def test_a_judge_that_took_part_is_refused(sets, judge, tmp_path: Path, provenance):
+    made = write_dataset([slice_case("s0", 0, "synthetic", **provenance)], tmp_path / "made")
+    with pytest.raises(InputError, match="took part in making s0"):
+        evaluate(sets["real"], made, comparison=Comparison(judge=judge, settings=SETTINGS))
+    refuse_partial(judge, sets["fresh"])
+
+
+def test_only_levels_of_a_unet_are_features(judge):
+    from dataclasses import replace
+
+    stage = judge.stage.model_copy(update={"network": SegmenterSettings(kind="segresnet")})
+    with pytest.raises(InputError, match="only a unet's levels"):
+        judge_extractor(replace(judge, stage=stage))
