@@ -103,7 +103,7 @@ def test_generation_refuses_templates_and_masks_that_were_prepared_otherwise(
     assert len(generate_cases(Synthesis(tmp_path / "run", **folders, count=1, seed=0), tmp_path / "out")) == 4
     folders[unlike] = prepared(tmp_path / "larger", (16, 16, 32)).root
     for request in (generate_cases, preview):
-        with pytest.raises(InputError, match="run/control was trained on: shape is 16 x 16 x 32"):
+        with pytest.raises(InputError, match="run/diffusion was trained on: shape is 16 x 16 x 32"):
             request(Synthesis(tmp_path / "run", **folders, count=1, seed=0), tmp_path / "out")
 
 
@@ -114,9 +114,10 @@ def test_structures_of_other_tables_are_matched_by_name_and_masks_have_no_intens
     wanted = preparation_of(cases)
     assert wanted is not None
     unlike = {"labels": {"heart": 1}, "intensity_unit": "mr", "window": None}
-    record = {"preparation": Preparation.model_validate({**wanted.model_dump(), **unlike}).recorded()}
+    other = Preparation.model_validate({**wanted.model_dump(), **unlike}).recorded()
+    record = {"stage": "control", "preparation": other}
     request = Synthesis(tmp_path / "run", cases.root, cases.root, 1, 0)
     with pytest.raises(InputError, match="intensity_unit is hu, not mr"):
         stages._check_prepared(request, record, read_dataset(cases.root), None)
-    same = {"preparation": Preparation.model_validate({**wanted.model_dump(), "labels": {"heart": 1}}).recorded()}
-    stages._check_prepared(request, same, read_dataset(cases.root), read_dataset(cases.root))
+    same = Preparation.model_validate({**wanted.model_dump(), "labels": {"heart": 1}}).recorded()
+    stages._check_prepared(request, {**record, "preparation": same}, read_dataset(cases.root), read_dataset(cases.root))
