@@ -66,6 +66,7 @@ NOISE_AT_THE_END = ProcessSettings(kind="cosine", num_steps=100)
 """A sampler starts from noise, so training must end in it. The noise of an end without any image says nothing of an
 image, so v is predicted there and not, as published, the noise."""
 _MORE_OF_THE_HEART = ObjectiveSettings(target_weight=1.0)
+"""With it goes ``drop_mask``, so that ``--set sampler.guidance_mask=1`` can be tried where labels are not followed."""
 _SAMPLER = SamplerSettings(
     solver="ddpm_ancestral", steps=100, spacing="time", confidence=ConfidenceSettings(interval=10)
 )
@@ -115,7 +116,7 @@ CPU = FqcdmRecipe(
     gate=VerdictThresholds(psnr_db=24.0),
     diffusion=DiffusionStage(
         denoiser=DenoiserSettings(channels=(32, 64, 128), num_res_blocks=2),
-        condition=LABEL.model_copy(update={"features": 32}), process=NOISE_AT_THE_END, prediction="v",
+        condition=LABEL.model_copy(update={"features": 32}), drop_mask=0.1, process=NOISE_AT_THE_END, prediction="v",
         objective=_MORE_OF_THE_HEART, watch=WatchSettings(sheet_every=1000, sheet_cases=4),
         training=_TRAINING.model_copy(update={"steps": 5000, "ema_decay": 0.999}),
     ),
@@ -142,7 +143,7 @@ SMALL = CPU.model_copy(update={
     ),
     "diffusion": DiffusionStage(
         denoiser=DenoiserSettings(channels=(128, 256, 384), num_res_blocks=2, norm_num_groups=32),
-        condition=LABEL, process=NOISE_AT_THE_END, prediction="v", objective=_MORE_OF_THE_HEART,
+        condition=LABEL, drop_mask=0.1, process=NOISE_AT_THE_END, prediction="v", objective=_MORE_OF_THE_HEART,
         watch=WatchSettings(sheet_every=2000, sheet_cases=4),
         training=_TRAINING.model_copy(update={
             "steps": 8000, "batch_size": 32, "learning_rate": 4e-4, "ema_decay": 0.999, "precision": "bf16",
