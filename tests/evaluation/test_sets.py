@@ -16,10 +16,12 @@ from cardiosynth.evaluation.comparison import Comparison
 from cardiosynth.evaluation.extraction import Extractor, SampleSettings
 from cardiosynth.evaluation.judge import agreement, judge_extractor, refuse_partial
 from cardiosynth.evaluation.results import Results, Table, read_results, write_results
+from cardiosynth.evaluation.sets import read_comparison
 from cardiosynth.evaluation.suite import evaluate
 from cardiosynth.segmentation.networks import SegmenterSettings, build_segmenter, target_classes
 from cardiosynth.segmentation.predict import Segmenter
-from cardiosynth.segmentation.task import SegmentationStage
+from cardiosynth.segmentation.task import SegmentationStage, train_segmenter
+from cardiosynth.training.settings import TrainingSettings
 
 LABELS = label_table({"left_ventricle": 1})
 SETTINGS = SampleSettings(picture_side=8, splits=2, pairs=6, neighbors=2)
@@ -143,13 +145,29 @@ def test_the_command_leaves_nothing_but_its_results(sets, tmp_path: Path):
     assert list(tmp_path.iterdir()) == [out]
 
 
+NETWORK = SegmenterSettings(spatial_dims=2, channels=(4, 8), strides=(2,), num_res_units=0)
+
+
 @pytest.fixture(scope="module")
 def judge() -> Segmenter:
-    network = SegmenterSettings(spatial_dims=2, channels=(4, 8), strides=(2,), num_res_units=0)
-    stage = SegmentationStage(network=network, crop=(16, 16))
+    stage = SegmentationStage(network=NETWORK, crop=(16, 16))
     classes = target_classes(LABELS)
-    built = build_segmenter(network, classes).eval().requires_grad_(False)
+    built = build_segmenter(NETWORK, classes).eval().requires_grad_(False)
     return Segmenter(built, stage, LABELS, classes, IntensityScale(), "feed", torch.device("cpu"))
+
+
+def test_a_judge_is_read_from_its_run(sets, tmp_path: Path):
+    training = TrainingSettings(steps=1, batch_size=2, precision="fp32")
+    stage = SegmentationStage(network=NETWORK, crop=(16, 16), training=training)
+    cases = [slice_case(f"j{i}", 300 + i) for i in range(2)]
+    train_segmenter(cases, tmp_path / "run", stage, IntensityScale())
+    found = read_comparison(tmp_path / "run", sets["training"].root, None, SETTINGS)
+    assert found.judge_cases == ("j0", "j1")
+    assert found.judge is not None
+    assert found.extractor is not None
+    assert found.extractor.fingerprint == found.judge.fingerprint
+    assert found.training is not None
+    assert len(found.training) == 6
 
 
 def test_a_judge_is_asked_about_both(sets, judge):

@@ -1,6 +1,6 @@
 """What sets of cases have in common, turned into tables; each says how its numbers were made."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from cardiosynth.evaluation.comparison import Neighbor, Sample
 from cardiosynth.evaluation.extraction import PICTURES, Extractor, SampleSettings
 from cardiosynth.evaluation.judge import Seen
 from cardiosynth.evaluation.results import Cell, Column, Estimate, Table, spread
+from cardiosynth.evaluation.segmentations import finite, finite_mean
 from cardiosynth.evaluation.statistics import DRAWS, LEVEL
 from cardiosynth.evaluation.tables import in_words
 from cardiosynth.metrics.distribution import (
@@ -164,7 +165,7 @@ def agreement_table(real: Findings, synthetic: Findings, labels: LabelTable, jud
     for label in names:
         both = [[case[label.name] for case in cases if label.name in case] for cases in (real, synthetic)]
         rows.append((label.title, *_ratio([[s.dice for s in each] for each in both]), *_betti(both)))
-    means = [[_mean(s.dice for s in case.values()) for case in cases] for cases in (real, synthetic)]
+    means = [[finite_mean(s.dice for s in case.values()) for case in cases] for cases in (real, synthetic)]
     rows.append(("mean over structures", *_ratio(means), None, None))
     text = (
         f"The segmenter {judge}, which took no part in training, on the images; Dice of what it finds with the mask "
@@ -213,7 +214,7 @@ def _halves(
         c = y[rng.choice(len(y), count, replace=False)]
         found.append((kid, frechet_distance(a, c), frechet_distance(a, b)))
     kid, made, among = np.array(found).mean(0)
-    return _number(kid), _number(made), _number(among)
+    return finite(float(kid)), finite(float(made)), finite(float(among))
 
 
 def _ratio(both: Sequence[Sequence[float]]) -> tuple[Cell, Cell, Cell]:
@@ -225,15 +226,6 @@ def _ratio(both: Sequence[Sequence[float]]) -> tuple[Cell, Cell, Cell]:
 
 def _betti(both: Sequence[Sequence[Seen]]) -> tuple[Cell, ...]:
     return tuple(spread(float(seen.betti) for seen in each) for each in both)
-
-
-def _mean(values: Iterable[float]) -> float:
-    known = [value for value in values if np.isfinite(value)]
-    return float(np.mean(known)) if known else float("nan")
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _images(extractor: Extractor, protocol: Protocol) -> str:
