@@ -178,7 +178,6 @@ def agreement_table(real: Findings, synthetic: Findings, labels: LabelTable, jud
 def _distances(real: Sample, synthetic: Sample, name: str, settings: SampleSettings) -> tuple[Cell, ...]:
     x, y = real.rows[name], synthetic.rows[name]
     sums = kernel_sums(x, y, real.groups[name], synthetic.groups[name])
-    value = sums.distance(np.ones_like(sums.sizes_x), np.ones_like(sums.sizes_y))
     draws = kernel_distance_draws(sums, DRAWS, numpy_generator(settings.seed, "kid", name))
     halves = _halves(x, real.groups[name], y, name, settings)
     counts = float(len(x)), float(len(y))
@@ -186,7 +185,7 @@ def _distances(real: Sample, synthetic: Sample, name: str, settings: SampleSetti
     if min(len(x), len(y)) > settings.neighbors:
         found = neighborhoods(x.astype(np.float64), y.astype(np.float64), settings.neighbors)
         shares = (found.precision, found.recall, found.density, found.coverage)
-    return (_estimate(KID_UNIT * value, KID_UNIT * draws), *halves, *shares, *counts)
+    return (_estimate(KID_UNIT * sums.distance, KID_UNIT * draws), *halves, *shares, *counts)
 
 
 def _estimate(value: float, draws: np.ndarray) -> Cell:

@@ -55,16 +55,22 @@ class KernelSums:
     sizes_x: Float[np.ndarray, "g"]
     sizes_y: Float[np.ndarray, "h"]
 
-    def distance(self, weights_x: Float[np.ndarray, "g"], weights_y: Float[np.ndarray, "h"]) -> float:
-        """Return the kernel distance of weighted groups; NaN where fewer than two groups of one set have weight."""
+    @property
+    def distance(self) -> float:
+        """The kernel distance; NaN where a set has fewer than two groups."""
+        return float(self.distances(np.ones((1, len(self.sizes_x))), np.ones((1, len(self.sizes_y))))[0])
+
+    def distances(
+        self, weights_x: Float[np.ndarray, "draws g"], weights_y: Float[np.ndarray, "draws h"]
+    ) -> Float[np.ndarray, "draws"]:
+        """Return the kernel distances of weighted groups; NaN where fewer than two groups of a set have weight."""
         rows_x, rows_y = weights_x * self.sizes_x, weights_y * self.sizes_y
-        within = 0.0
+        total = -2 * ((weights_x @ self.between) * weights_y).sum(1) / (rows_x.sum(1) * rows_y.sum(1))
         for sums, weights, rows in ((self.within_x, weights_x, rows_x), (self.within_y, weights_y, rows_y)):
-            pairs = rows.sum() ** 2 - rows @ rows
-            if not pairs > 0:
-                return float("nan")
-            within += (weights @ sums @ weights - weights**2 @ np.diag(sums)) / pairs
-        return float(within - 2 * (weights_x @ self.between @ weights_y) / (rows_x.sum() * rows_y.sum()))
+            pairs = rows.sum(1) ** 2 - (rows**2).sum(1)
+            within = ((weights @ sums) * weights).sum(1) - weights**2 @ np.diag(sums)
+            total += np.divide(within, pairs, out=np.full_like(within, np.nan), where=pairs > 0)
+        return total
 
 
 def kernel_distance(
@@ -84,8 +90,7 @@ def kernel_distance(
     Returns:
         The distance; NaN where a set has fewer than two groups.
     """
-    sums = kernel_sums(x, y, groups_x, groups_y)
-    return sums.distance(np.ones_like(sums.sizes_x), np.ones_like(sums.sizes_y))
+    return kernel_sums(x, y, groups_x, groups_y).distance
 
 
 def kernel_distance_draws(sums: KernelSums, draws: int, rng: np.random.Generator) -> Float[np.ndarray, "draws"]:
@@ -93,8 +98,9 @@ def kernel_distance_draws(sums: KernelSums, draws: int, rng: np.random.Generator
 
     A group that is drawn twice is never paired with itself, so the draws lie around the distance itself.
     """
-    counts = [rng.multinomial(len(s), np.full(len(s), 1 / len(s)), draws) for s in (sums.sizes_x, sums.sizes_y)]
-    return np.array([sums.distance(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(*counts, strict=True)])
+    num_x, num_y = len(sums.sizes_x), len(sums.sizes_y)
+    weights = [rng.multinomial(count, np.full(count, 1 / count), draws).astype(np.float64) for count in (num_x, num_y)]
+    return sums.distances(*weights)
 
 
 def kernel_sums(
