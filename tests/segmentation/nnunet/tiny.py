@@ -53,13 +53,13 @@ def plans(dataset: str, configuration: str = "3d_fullres") -> dict[str, Any]:
 
 
 def case(index: int, *, confidence: bool, case_id: str = "") -> Case:
-    """Return a ball in a shell; where there is a map, nobody trusts the shell."""
+    """Return a ball in a shell; where there is a map, the shell has a confidence of 0.2 and all else of 1."""
     rng = np.random.default_rng(index)
     center = rng.uniform(8, 12, (3, 1, 1, 1))
     distance = np.linalg.norm(np.indices((SIDE,) * 3) - center, axis=0)[None]
     mask = ((distance < 7).astype(np.uint8) + (distance < 4)).astype(np.uint8)
     image = (np.array([-50, 150, 350])[mask] + rng.normal(0, 30, mask.shape)).astype(np.int16)
-    trusted = (mask != 1).astype(np.float32) if confidence else None
+    trusted = np.where(mask == 1, np.float32(0.2), np.float32(1)) if confidence else None
     affine = np.diag([*SPACING_MM[::-1], 1.0])  # nnU-Net reads the axes in reverse
     return Case(
         case_id=case_id or f"c{index}", image=image, mask=mask, confidence=trusted, labels=LABELS, affine=affine
