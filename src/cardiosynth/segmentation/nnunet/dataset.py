@@ -45,7 +45,8 @@ class ConfidenceDataset(nnUNetDatasetBlosc2):
             return image, segmentation, None, properties
         kwargs: dict[str, Any] = {"mode": "r", "dparams": {"nthreads": 1}, **self.mmap_kwargs}
         levels: Any = blosc2.open(urlpath=str(file), **kwargs)
-        if levels.shape[1:] != image.shape[1:]:
+        shapes: list[Any] = [levels, image]
+        if len({array.shape[1:] for array in shapes}) > 1:
             raise InputError(f"{file} does not lie on its image's grid; remove its folder, it is made anew.")
         numbers = levels.schunk.vlmeta[CENTERS]
         if self.weights.floor == 0 and numbers is not None:

@@ -104,11 +104,15 @@ class nnUNetTrainerCAL(ScheduledTrainer):
     # What these two take is nnU-Net's affair and grows from version to version.
     def get_training_transforms(self, *args: Any, **kwargs: Any) -> Carrying:
         """Return nnU-Net's augmentation, which takes the confidence along."""
-        return Carrying(super().get_training_transforms(*args, **kwargs), self.num_input_channels)
+        return self._carrying(super().get_training_transforms(*args, **kwargs))
 
     def get_validation_transforms(self, *args: Any, **kwargs: Any) -> Carrying:
         """Return nnU-Net's preparation of validation samples, which takes the confidence along."""
-        return Carrying(super().get_validation_transforms(*args, **kwargs), self.num_input_channels)
+        return self._carrying(super().get_validation_transforms(*args, **kwargs))
+
+    def _carrying(self, stock: Any) -> Carrying:
+        assert self.num_input_channels is not None, "nnU-Net initializes a trainer before it loads cases"
+        return Carrying(stock, self.num_input_channels)
 
     def _build_loss(self) -> Any:
         if self.label_manager.has_regions or self.is_cascaded:
