@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from cardiosynth.core.case import Case
 from cardiosynth.data.dataset import Dataset, mark_parts, read_dataset, write_dataset
 from tests.segmentation.cases import case
@@ -9,9 +11,11 @@ from tests.segmentation.cases import case
 PARTS = {"p0": "train", "p1": "train", "p2": "validation", "p3": "test", "p4": "test"}
 
 
-def real_slices(root: Path) -> Dataset:
-    """Three slices of one volume of each of five patients, the last two of them for the test."""
+def real_slices(root: Path, *, mr: bool = False) -> Dataset:
+    """Three slices of one volume of each of five patients, the last two of them for the test; HU or normalized MR."""
     made = [_slice(number, patient, index) for number, patient in enumerate(PARTS) for index in range(3)]
+    if mr:
+        made = [one.with_(image=_gray(one.required_image()), intensity_unit="mr") for one in made]
     write_dataset(made, root, "real")
     mark_parts(root, {one.case_id: PARTS[one.case_id[:2]] for one in made})
     return read_dataset(root)
@@ -29,3 +33,7 @@ def synthetic_slices(root: Path, patient: str = "p0", count: int = 8, **provenan
 def _slice(number: int, patient: str, index: int) -> Case:
     facts = {"patient": patient, "volume": f"{patient}_ED", "slice": index}
     return case(10 * number + index, (32, 32), case_id=f"{patient}_ED_slice00{index}", provenance=facts)
+
+
+def _gray(image_hu: np.ndarray) -> np.ndarray:
+    return np.clip(image_hu / 2 + 500, 0, 1000).astype(np.int16)

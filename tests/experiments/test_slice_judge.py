@@ -7,7 +7,15 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.store import read_json
 from cardiosynth.data.splits import patient_of
 from cardiosynth.evaluation.judge import Seen, agreement
-from cardiosynth.experiments.slice_judge import SEED, agreement_table, judged, main, over_real, train_judge
+from cardiosynth.experiments.slice_judge import (
+    SEED,
+    agreement_table,
+    judged,
+    main,
+    over_real,
+    train_extractor,
+    train_judge,
+)
 from cardiosynth.segmentation.predict import Segmenter
 
 from .slices import real_slices, synthetic_slices
@@ -61,3 +69,11 @@ def test_the_command_goes_on_and_takes_further_datasets(tmp_path: Path, capsys: 
     assert (tmp_path / "out" / "agreement" / "real-test-slices.json").stat().st_mtime_ns == first
     assert "| made | 2 |" in capsys.readouterr().out
     assert SEED not in (0, 1, 2)
+
+
+def test_features_are_those_of_validation_patients_alone(tmp_path: Path):
+    data = real_slices(tmp_path / "real")
+    seer = train_extractor(tmp_path / "features", data.root, "fqcdm/tiny", 1)
+    record = read_json(next((tmp_path / "features").glob("*/step-*/record.json")))
+    assert {patient_of(name) for name in record["cases"]} == {"p2"}
+    assert record["fingerprint"] == seer.fingerprint

@@ -171,8 +171,12 @@ class Comparer:
 
 
 def patient(dataset: Dataset, case_id: str) -> str:
-    """Return the patient of a case, as its provenance tells or else its name."""
-    return str(dataset.row(case_id)["provenance"].get("patient") or patient_of(case_id))
+    """Return the patient of a case, as its provenance tells or else its name; of a synthetic one, whose mask it has.
+
+    Images that were made for the masks of one patient are no more independent than that patient's own.
+    """
+    facts = dataset.row(case_id)["provenance"]
+    return str(facts.get("patient") or patient_of(str((*facts.get("parents", ()), case_id)[0])))
 
 
 def refuse_seen(real: Dataset, training: Dataset) -> None:

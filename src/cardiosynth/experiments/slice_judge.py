@@ -29,8 +29,9 @@ from cardiosynth.evaluation.statistics import mean_interval
 from cardiosynth.experiments.markdown import head, in_brackets, line, mean_of
 from cardiosynth.recipes.registry import find_recipe
 from cardiosynth.segmentation.augmentation import GEOMETRIC
-from cardiosynth.segmentation.predict import Segmenter
+from cardiosynth.segmentation.predict import Segmenter, load_segmenter
 from cardiosynth.segmentation.staged import load_folds, of_length, train_folds
+from cardiosynth.segmentation.task import SegmentationStage, train_segmenter
 
 HALVES = 2
 SEED = 1009
@@ -52,10 +53,34 @@ def train_judge(
         device: ``cpu`` or ``cuda``.
     """
     test, validation = (read_dataset(data).part(name) for name in ("test", "validation"))
-    base = with_overrides(find_recipe(recipe), changes).segmenter
-    stage = of_length(base.model_copy(update={"augmentation": GEOMETRIC}), steps, seed=SEED)
+    stage = _stage(recipe, steps, changes)
     train_folds(test, out, stage, suited_scale(test), count=HALVES, mixed_with=[validation], device=device)
     return load_folds(out, device)
+
+
+def train_extractor(
+    out: Path, data: Path, recipe: str, steps: int, changes: Sequence[str] = (), device: str = "cpu"
+) -> Segmenter:
+    """Train a segmenter whose features shall compare sets of slices: on the validation patients, whom no set shows.
+
+    The halves' segmenters know half of the real slices that they would compare with synthetic ones.
+
+    Args:
+        out: the segmenter's run.
+        data: real slices with the part ``validation``.
+        recipe: whose segmenter is trained, with augmentation.
+        steps: optimizer steps.
+        changes: ``segmenter.a=value`` settings of the recipe that differ.
+        device: ``cpu`` or ``cuda``.
+    """
+    validation = read_dataset(data).part("validation")
+    train_segmenter(validation, out, _stage(recipe, steps, changes), suited_scale(validation), device=device)
+    return load_segmenter(out, device)
+
+
+def _stage(recipe: str, steps: int, changes: Sequence[str]) -> SegmentationStage:
+    base = with_overrides(find_recipe(recipe), changes).segmenter
+    return of_length(base.model_copy(update={"augmentation": GEOMETRIC}), steps, seed=SEED)
 
 
 def judged(judges: Sequence[Segmenter], test: Dataset, shown: Dataset) -> list[dict[str, Any]]:
