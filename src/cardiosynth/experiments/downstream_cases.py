@@ -12,10 +12,10 @@ import pydantic
 from cardiosynth.autoencoder.codec import load_codec
 from cardiosynth.core.config import Settings, with_overrides
 from cardiosynth.core.errors import InputError
-from cardiosynth.core.progress import Progress
-from cardiosynth.data.dataset import Dataset, DatasetWriter, read_dataset
+from cardiosynth.data.dataset import Dataset, read_dataset
 from cardiosynth.data.splits import patient_of, read_split, split
 from cardiosynth.evaluation.measures import measure_pair
+from cardiosynth.experiments.coded import write_coded
 from cardiosynth.experiments.protocols import Protocol, find_protocol
 from cardiosynth.recipes.fcas import FcasRecipe
 from cardiosynth.recipes.phantoms import Population, write_phantoms
@@ -120,26 +120,13 @@ class StudyCases:
         run, templates = Path(self.plan.generator), Path(self.plan.templates)
         others, count = self.read("others", self._others), self.plan.arms.count("deformed")
         changes = tuple(change for change in self.plan.changes if not change.startswith("segmenter."))
-        self._write_coded(others)
+        write_coded(load_codec(run), others, self.root / "coded")
         # Where protocols are known, these patients' templates show their own, so that images can be compared.
         choice = None if self.plan.real else "same_acquisition"
         known = Synthesis(run, templates, others.root, len(others), 0, template=choice, overrides=changes)
         generate_cases(known, self.root / "reference")
         if count:
             generate_cases(Synthesis(run, templates, None, count, 0, overrides=changes), self.root / "deformed")
-
-    def _write_coded(self, others: Dataset) -> None:
-        codec = load_codec(Path(self.plan.generator))
-        facts = {"autoencoder": codec.fingerprint}
-        with (
-            DatasetWriter(self.root / "coded", others.labels, name="coded", facts=facts) as writer,
-            Progress("encode and decode", len(others)) as progress,
-        ):
-            for case in others:
-                if not writer.has(case.case_id):
-                    image = np.rint(codec.reconstruct(case)).astype(np.int16)
-                    writer.write(case.with_(image=image, provenance={**case.provenance, **facts}))
-                progress.update()
 
     def look(self) -> dict[str, Rows]:
         """Return by kind of images, for every case, what coded and synthetic ones keep of the real ones."""
