@@ -19,6 +19,7 @@ from cardiosynth.core.picture import (
     draw_image,
     draw_mask,
     draw_projection,
+    draw_surface,
     focus,
     label_legend,
     marked,
@@ -150,6 +151,23 @@ def test_projection_shows_the_nearest_voxel_brightest():
     front, back = picture[:, 70:], picture[:, :70]
     assert front.max() > back.max() > 0
     assert draw_projection(volume_case(), "coronal", 1, 140).max() == 0
+
+
+def test_a_surface_shows_what_is_in_front_and_is_darker_on_its_slopes():
+    mask = np.zeros((1, 24, 24, 24), np.uint8)
+    ball = np.linalg.norm(np.indices((24,) * 3) - 11.5, axis=0)
+    near, far = CARDIAC_CT.named("left_ventricle"), CARDIAC_CT.named("left_atrium")
+    mask[0][ball < 9] = near.code
+    mask[0][(ball < 9) & (np.arange(24)[None, :, None] < 12)] = far.code
+    case = volume_case(image=None, mask=mask)
+    front, feet = draw_surface(case, "coronal", 96).astype(int), draw_surface(case, "axial", 96).astype(int)
+    direction = front[48, 48] / np.linalg.norm(front[48, 48])
+    assert direction == pytest.approx(np.array(near.color) / np.linalg.norm(near.color), abs=0.02), "anterior half"
+    assert front[48, 48].sum() > 1.2 * front[48, 18].sum() > 0, "the rim is seen at a slant"
+    assert front[2, 2].sum() == 0
+    up, down = feet[30, 48] / np.linalg.norm(feet[30, 48]), feet[66, 48] / np.linalg.norm(feet[66, 48])
+    assert up == pytest.approx(np.array(near.color) / np.linalg.norm(near.color), abs=0.05), "anterior is up"
+    assert down == pytest.approx(np.array(far.color) / np.linalg.norm(far.color), abs=0.05)
 
 
 def test_two_dimensional_cases_have_one_plane():

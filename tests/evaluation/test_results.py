@@ -9,18 +9,28 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.evaluation.results import (
     Arm,
     ArmsFigure,
+    BarGroup,
+    BarsFigure,
     CaseFigure,
     CasePointer,
     Column,
+    Curve,
+    CurvesFigure,
+    GalleryFigure,
+    PointGroup,
+    PointsFigure,
     ProjectionFigure,
+    RadarFigure,
     Results,
     Spread,
     Stage,
     Table,
+    Tile,
     environment,
     pointer,
     read_results,
     spread,
+    with_stage,
     write_results,
 )
 
@@ -46,6 +56,11 @@ def everything() -> Results:
             ArmsFigure(
                 title="arms", caption="5 cases", measure="Dice", arms=(Arm(name="a", values={"x": (0.5, None)}),)
             ),
+            BarsFigure(title="b", measure="Dice", groups=(BarGroup(name="x", values={"a": None, "b": 1.0}),)),
+            PointsFigure(title="p", groups=(PointGroup(name="real", points=((0.0, 1.0),)),)),
+            CurvesFigure(title="s", x_title="x", y_title="y", curves=(Curve(name="c", x=(0, 1), y=(0, 1)),)),
+            RadarFigure(title="r", criteria=("a", "b", "c"), ends=(0, 1), scores={"ours": (0, 0.5, 1)}),
+            GalleryFigure(title="g", rows=((Tile(case=here, layer="mask"), None),)),
         ),
         stages=(Stage(name="evaluate", seconds=1.25, command="cardiosynth evaluate a b --out c"),),
         environment=environment(),
@@ -75,6 +90,20 @@ def test_a_crooked_table_is_refused():
         Table(title="t", protocol="p", columns=columns, rows=(("a",),))
     with pytest.raises(pydantic.ValidationError, match="no column 'sd'"):
         Table(title="t", protocol="p", columns=columns, rows=(("a", 1.0),), bars=("sd",))
+    with pytest.raises(pydantic.ValidationError, match="marks a cell"):
+        Table(title="t", protocol="p", columns=columns, rows=(("a", 1.0),), best=((1, 1),))
+
+
+def test_crooked_figures_are_refused():
+    with pytest.raises(pydantic.ValidationError, match="2 x and 1 y"):
+        Curve(name="c", x=(0, 1), y=(0,))
+    with pytest.raises(pydantic.ValidationError, match="not as many scores"):
+        RadarFigure(title="t", criteria=("a", "b", "c"), ends=(0, 1), scores={"ours": (1, 1)})
+
+
+def test_a_stage_is_added_at_the_end():
+    more = with_stage(everything(), Stage(name="look"))
+    assert [stage.name for stage in more.stages] == ["evaluate", "look"]
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,15 @@ from cardiosynth.evaluation.results import (
     CaseFigure,
     CasePointer,
     Column,
+    GalleryFigure,
+    PointGroup,
+    PointsFigure,
     ProjectionFigure,
     Results,
     Spread,
     Stage,
     Table,
+    Tile,
 )
 
 SHAPE = (20, 18, 16)
@@ -57,7 +61,11 @@ def results() -> Results:
         title="A study",
         summary="What it is.",
         notes=("Look twice.",),
-        tables=(Table(title="Contrast", protocol="Three cases.", columns=columns, rows=rows, bars=("kept",)),),
+        tables=(
+            Table(
+                title="Contrast", protocol="Three cases.", columns=columns, rows=rows, bars=("kept",), best=((0, 1),)
+            ),
+        ),
         figures=(
             CaseFigure(title="first case", caption="Same mask.", synthetic=made, real=real, paired=True),
             ProjectionFigure(title="vessels", structure="coronary_artery", cases=(("real: r0", real), ("made", made))),
@@ -68,6 +76,8 @@ def results() -> Results:
                     Arm(name="synthetic", values={"left_ventricle": (1.0, None)}),
                 ),
             ),
+            GalleryFigure(title="masks", rows=((Tile(case=made, text="its mask", layer="surface"),),)),
+            PointsFigure(title="features", groups=(PointGroup(name="real", points=((0, 0), (1, 1))),)),
         ),
         stages=(Stage(name="train", seconds=125.0, command="cardiosynth train 'a b'"), Stage(name="look")),
         environment={"Python": "3.11"},

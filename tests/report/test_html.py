@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from cardiosynth.core.errors import InputError
-from cardiosynth.evaluation.results import Column, Estimate, Results, Spread, Stage, Table, write_results
-from cardiosynth.report.html import cell_text, duration_text, number_text, render_report, usual_n, write_report
+from cardiosynth.evaluation.results import Column, Results, Stage, Table, write_results
+from cardiosynth.report.html import render_report, write_report
 
 VOID = {"meta", "img", "rect", "line", "circle"}
 
@@ -63,7 +63,7 @@ def test_nothing_is_loaded_from_elsewhere(folder, results):
     assert "url(" not in page
     sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
     assert sources
-    assert all(source.startswith(("data:image/png;base64,", "#")) for source in sources)
+    assert all(source.startswith(("data:image/png;base64,", "data:image/svg+xml;base64,", "#")) for source in sources)
     assert "default-src 'none'" in page
 
 
@@ -74,7 +74,7 @@ def test_everything_is_escaped(folder):
     nasty = Results(title=evil, summary=evil, notes=(evil,), tables=(table,), stages=stages, environment={evil: evil})
     page = render_report(nasty, folder)
     assert "<script" not in page
-    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;&amp;") == 13  # the title twice
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;&amp;") == 14  # the title twice, the command too
 
 
 def test_the_same_results_give_the_same_page(folder, results):
@@ -83,9 +83,24 @@ def test_the_same_results_give_the_same_page(folder, results):
 
 def test_missing_datasets_are_sentences(tmp_path: Path, results):
     page = render_report(results, tmp_path)
-    assert page.count('class="missing"') == 4
+    assert page.count('class="missing"') == 5
     assert "s0 cannot be shown" in page
     text_of(page)
+
+
+def test_only_the_best_is_marked_and_the_mark_is_explained(folder, results):
+    page = render_report(results, folder)
+    assert re.findall(r'<td class="value best">([^<]*)', page) == ["0.0 ± 2.5"]
+    assert "Bold: better" in page
+    plain = results.tables[0].model_copy(update={"best": ()})
+    assert "Bold" not in render_report(results.model_copy(update={"tables": (plain,)}), folder)
+
+
+def test_every_figure_and_table_shows_its_command(folder, results):
+    own = results.tables[0].model_copy(update={"command": "cardiosynth other"})
+    page = render_report(results.model_copy(update={"tables": (own,)}), folder)
+    commands = re.findall(r"<summary>Command</summary><code>([^<]*)", page)
+    assert commands == ["cardiosynth train &#39;a b&#39;"] * 5 + ["cardiosynth other"]
 
 
 def test_an_empty_page_is_still_a_page(tmp_path: Path):
@@ -104,29 +119,3 @@ def test_a_page_that_cannot_be_written_is_an_input_error(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         write_report(Results(title="t"), tmp_path / "file" / "report.html")
-
-
-def test_cells_in_words():
-    column = Column(title="c", digits=1)
-    assert cell_text(None, column) == "–"
-    assert cell_text("absent", column) == "absent"
-    assert cell_text(2.0, column) == "2.0"
-    assert cell_text(Spread(mean=1.25, sd=0.5, n=3), column, 3) == "1.2 ± 0.5"
-    assert cell_text(Spread(mean=1.5, sd=None, n=1), column, 3) == "1.5 (n 1)"
-    assert cell_text(Estimate(value=1.0, low=-0.5, high=2.0), column, 3) == "1.0 (−0.5 to 2.0)"
-
-
-def test_numbers_in_words():
-    assert number_text(-3.21, 1) == "−3.2"
-    assert number_text(-0.01, 1) == "0.0"
-    assert number_text(-0.6, 0) == "−1"
-    assert number_text(float("inf"), 1) == "∞"
-    assert [duration_text(s) for s in (None, 9.04, 125.4)] == ["–", "9.0 s", "2 min 05 s"]
-
-
-def test_the_usual_n_is_the_most_frequent(results):
-    table = results.tables[0]
-    assert usual_n(table, table.columns[0]) is None
-    assert usual_n(table, table.columns[1]) in (2, 3)
-    more = table.model_copy(update={"rows": (*table.rows, ("lung", Spread(mean=1, sd=1, n=2)))})
-    assert usual_n(more, more.columns[1]) == 2

@@ -184,6 +184,31 @@ def draw_projection(case: Case, plane: Plane, code: int, size_px: int) -> Pictur
     return np.asarray(small.resize((columns, rows), Image.Resampling.BILINEAR))
 
 
+def draw_surface(case: Case, plane: Plane, size_px: int) -> Picture:
+    """Draw the surfaces of the target structures as a viewer of that plane sees them, lit from where one looks.
+
+    The viewer stands as in :func:`draw_projection`. Slices have no surface and are drawn as masks.
+    """
+    mask = case.labels.only_targets(case.required_mask()[0])
+    if mask.ndim == 2:
+        return draw_mask(case, plane, (0, 0), size_px)
+    axis = AXES[plane]
+    toward = np.flip(mask, axis) if plane == "coronal" else mask
+    first, hit = (toward > 0).argmax(axis), (toward > 0).any(axis)
+    codes = np.take_along_axis(toward, np.expand_dims(first, axis), axis).squeeze(axis)
+    spacing_mm = case.grid.spacing_mm
+    depth_mm = np.where(hit, first * spacing_mm[axis], 0.0)
+    # Voxels are steps; the light would show nothing else.
+    smooth_mm = ndimage.gaussian_filter(depth_mm, 1.0) / np.maximum(ndimage.gaussian_filter(hit * 1.0, 1.0), 1e-6)
+    slopes = np.gradient(smooth_mm, *(s for i, s in enumerate(spacing_mm) if i != axis))
+    light = 0.3 + 0.7 / np.sqrt(1 + sum(slope**2 for slope in slopes))
+    far = 1 - 0.4 * depth_mm / max(float(depth_mm.max()), 1e-6)
+    shaded = case.labels.colors()[codes] * (hit * light * far)[..., None]
+    rows, columns = picture_size(case, plane, size_px)
+    small = Image.fromarray(np.rint(shaded[::-1, ::-1].swapaxes(0, 1)).astype(np.uint8))
+    return np.asarray(small.resize((columns, rows), Image.Resampling.BILINEAR))
+
+
 def with_letters(picture: Picture, plane: Plane) -> Picture:
     """Return the picture with A, P, R, L, S or I at the middle of its four sides."""
     canvas = Image.fromarray(picture)

@@ -82,6 +82,9 @@ class Table(Settings):
         columns: headings; the first column names the row.
         rows: one cell per column.
         bars: titles of the columns to draw as bars beside their numbers.
+        best: (row, column) of the cells that are better than all they are compared with, beyond chance; the protocol
+            says by which test.
+        command: that makes it, where it is not that of the last stage.
     """
 
     title: str
@@ -89,11 +92,15 @@ class Table(Settings):
     columns: tuple[Column, ...] = pydantic.Field(min_length=1)
     rows: tuple[tuple[Cell, ...], ...]
     bars: tuple[str, ...] = ()
+    best: tuple[tuple[int, int], ...] = ()
+    command: str = ""
 
     @pydantic.model_validator(mode="after")
     def _rectangular(self) -> "Table":
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(f"the table '{self.title}' has rows that are not {len(self.columns)} cells long")
+        if any(not (0 <= i < len(self.rows) and 0 <= j < len(self.columns)) for i, j in self.best):
+            raise ValueError(f"the table '{self.title}' marks a cell that it does not have")
         unknown = set(self.bars) - {column.title for column in self.columns}
         if unknown:
             raise ValueError(f"the table '{self.title}' has no column '{min(unknown)}' to draw as bars")
@@ -107,39 +114,45 @@ class CasePointer(Settings):
     case_id: str
 
 
-class CaseFigure(Settings):
-    """Real image, synthetic image, mask and confidence of one synthetic case in three planes.
+class _Shown(Settings):
+    """What all figures have.
 
     Attributes:
         title: heading.
-        caption: what one should know when looking at it.
+        caption: what one should know when looking at it: protocol, cases, definition.
+        command: that makes it, where it is not that of the last stage.
+    """
+
+    title: str
+    caption: str = ""
+    command: str = ""
+
+
+class CaseFigure(_Shown):
+    """Real image, synthetic image, their difference, mask and confidence of one synthetic case in three planes.
+
+    Attributes:
         synthetic: the synthetic case.
         real: the real case beside it; None where there is none.
         paired: whether the real image has the very mask that the synthetic image was made from, so that both are
-            cut at the same place.
+            cut at the same place and their difference is shown.
     """
 
     kind: Literal["case"] = "case"
-    title: str
-    caption: str = ""
     synthetic: CasePointer
     real: CasePointer | None = None
     paired: bool = False
 
 
-class ProjectionFigure(Settings):
+class ProjectionFigure(_Shown):
     """Maximum-intensity projections of one structure in the masks of several cases.
 
     Attributes:
-        title: heading.
-        caption: what one should know when looking at it.
         structure: name of the structure in the label tables.
         cases: a title for each case, and the case.
     """
 
     kind: Literal["projection"] = "projection"
-    title: str
-    caption: str = ""
     structure: str
     cases: tuple[tuple[str, CasePointer], ...]
 
@@ -151,12 +164,10 @@ class Arm(Settings):
     values: dict[str, tuple[float | None, ...]]
 
 
-class ArmsFigure(Settings):
-    """Several arms side by side: mean per structure, spread and every case.
+class ArmsFigure(_Shown):
+    """Several arms side by side: every case, and box plots where there are enough.
 
     Attributes:
-        title: heading.
-        caption: protocol: cases, steps, definition.
         measure: what the values are, e.g. ``Dice``.
         unit: of the values, empty for plain numbers.
         better: which direction is better.
@@ -164,15 +175,126 @@ class ArmsFigure(Settings):
     """
 
     kind: Literal["arms"] = "arms"
-    title: str
-    caption: str
     measure: str
     unit: str = ""
     better: Literal["higher", "lower"] = "higher"
     arms: tuple[Arm, ...] = pydantic.Field(min_length=1)
 
 
-Figure = Annotated[CaseFigure | ProjectionFigure | ArmsFigure, pydantic.Field(discriminator="kind")]
+class BarGroup(Settings):
+    """One number of every arm, such as that of one data set."""
+
+    name: str
+    values: dict[str, Estimate | Spread | float | None]
+
+
+class BarsFigure(_Shown):
+    """Groups of bars, one bar per arm (FCaS Fig. 6).
+
+    Attributes:
+        measure: what the bars are, e.g. ``Dice``.
+        unit: of the values, empty for plain numbers.
+        better: which direction is better.
+        groups: of bars, in the order to be shown.
+    """
+
+    kind: Literal["bars"] = "bars"
+    measure: str
+    unit: str = ""
+    better: Literal["higher", "lower"] = "higher"
+    groups: tuple[BarGroup, ...] = pydantic.Field(min_length=1)
+
+
+class PointGroup(Settings):
+    """Points in the plane that belong together."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+
+
+class PointsFigure(_Shown):
+    """Groups of points in a plane whose axes mean nothing, such as t-SNE of features (FCaS Fig. 7)."""
+
+    kind: Literal["points"] = "points"
+    groups: tuple[PointGroup, ...] = pydantic.Field(min_length=1)
+
+
+class Curve(Settings):
+    """A line through points."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+    @pydantic.model_validator(mode="after")
+    def _paired(self) -> "Curve":
+        if len(self.x) != len(self.y):
+            raise ValueError(f"the curve '{self.name}' has {len(self.x)} x and {len(self.y)} y")
+        return self
+
+
+class CurvesFigure(_Shown):
+    """Several curves over one axis, such as sparsification curves.
+
+    Attributes:
+        x_title: what x is, with its unit.
+        y_title: what y is, with its unit.
+        curves: in the order to be shown.
+    """
+
+    kind: Literal["curves"] = "curves"
+    x_title: str
+    y_title: str
+    curves: tuple[Curve, ...] = pydantic.Field(min_length=1)
+
+
+class RadarFigure(_Shown):
+    """Several criteria scored for several arms, one spoke per criterion (FCaS Fig. 9 c).
+
+    Attributes:
+        criteria: names of the spokes; outward is better on each.
+        ends: score in the middle and at the rim.
+        scores: arm -> score by criterion.
+    """
+
+    kind: Literal["radar"] = "radar"
+    criteria: tuple[str, ...] = pydantic.Field(min_length=3)
+    ends: tuple[float, float]
+    scores: dict[str, tuple[float, ...]]
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> "RadarFigure":
+        short = [name for name, scores in self.scores.items() if len(scores) != len(self.criteria)]
+        if short:
+            raise ValueError(f"'{short[0]}' has not as many scores as there are criteria")
+        return self
+
+
+class Tile(Settings):
+    """One case of a gallery, a line under it, and what of the case is shown."""
+
+    case: CasePointer
+    text: str = ""
+    layer: Literal["image", "mask", "confidence", "surface"]
+
+
+class GalleryFigure(_Shown):
+    """Many cases at a glance: masks and their offspring (FCaS Fig. 8), one mask under templates (StructDiff Fig. 5).
+
+    Attributes:
+        plane: that is cut, or that one looks at surfaces along.
+        rows: of tiles, each cut through its own heart; None leaves a place empty.
+    """
+
+    kind: Literal["gallery"] = "gallery"
+    plane: Literal["axial", "coronal", "sagittal"] = "axial"
+    rows: tuple[tuple[Tile | None, ...], ...] = pydantic.Field(min_length=1)
+
+
+Figure = Annotated[
+    CaseFigure | ProjectionFigure | GalleryFigure | ArmsFigure | BarsFigure | PointsFigure | CurvesFigure | RadarFigure,
+    pydantic.Field(discriminator="kind"),
+]
 
 
 class Stage(Settings):
@@ -205,6 +327,11 @@ class Results(Settings):
     stages: tuple[Stage, ...] = ()
     environment: dict[str, str] = {}  # noqa: RUF012
     format_version: int = FORMAT_VERSION
+
+
+def with_stage(results: Results, stage: Stage) -> Results:
+    """Return results that were made by one step more."""
+    return results.model_copy(update={"stages": (*results.stages, stage)})
 
 
 def spread(values: Iterable[float]) -> Spread | None:

@@ -1,31 +1,20 @@
 """One HTML page that holds everything: pictures, tables, charts, how to repeat it. Opens offline and prints."""
 
 import base64
-import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cardiosynth import __version__
-from cardiosynth.core.picture import confidence_colors, png_bytes
+from cardiosynth.core.picture import Picture, confidence_colors, heat_colors, png_bytes
 from cardiosynth.core.store import write_text
-from cardiosynth.evaluation.results import (
-    ArmsFigure,
-    CaseFigure,
-    Cell,
-    Column,
-    Estimate,
-    ProjectionFigure,
-    Results,
-    Spread,
-    Table,
-)
-from cardiosynth.report.charts import arms_chart, bar_percent
-from cardiosynth.report.figures import Library, case_panels, projection_panels
-
-NOTHING = "–"
+from cardiosynth.evaluation.results import CaseFigure, GalleryFigure, ProjectionFigure, Results
+from cardiosynth.report.charts import chart_bytes, draw_chart, reading_of
+from cardiosynth.report.figures import Library, panels_of
+from cardiosynth.report.words import bar_percent, cell_text, duration_text, usual_n
 
 
 def write_report(results: Results, out: Path, relative_to: Path | None = None) -> None:
@@ -46,66 +35,29 @@ def write_report(results: Results, out: Path, relative_to: Path | None = None) -
 def render_report(results: Results, root: Path) -> str:
     """Return the page as text; ``root`` is the folder that dataset paths are relative to."""
     library = Library(root)
-    cases = [(f, case_panels(f, library)) for f in results.figures if isinstance(f, CaseFigure)]
-    projections = [(f, projection_panels(f, library)) for f in results.figures if isinstance(f, ProjectionFigure)]
-    charts = [(f, arms_chart(f)) for f in results.figures if isinstance(f, ArmsFigure)]
+    pictures, charts = [], []
+    for figure in results.figures:
+        grid = panels_of(figure, library)
+        if grid is not None:
+            pictures.append((figure, grid))
+        elif not isinstance(figure, CaseFigure | ProjectionFigure | GalleryFigure):
+            charts.append((figure, data_uri(chart_bytes(draw_chart(figure), "svg"), "svg+xml"), reading_of(figure)))
+    command = next((stage.command for stage in reversed(results.stages) if stage.command), "")
     return page_environment().get_template("report.html.j2").render(
-        results=results, cases=cases, projections=projections, charts=charts, scale=_scale(), version=__version__,
+        results=results, pictures=pictures, charts=charts, command=command, version=__version__,
+        scales={"confidence": _scale(confidence_colors), "error": _scale(heat_colors)},
     )  # fmt: skip
 
 
-def cell_text(cell: Cell, column: Column, common_n: int | None = None) -> str:
-    """Return a cell in words: mean ± standard deviation, and n where it is not the column's usual one; intervals."""
-    if cell is None:
-        return NOTHING
-    if isinstance(cell, str):
-        return cell
-    if isinstance(cell, Estimate):
-        value, low, high = (number_text(number, column.digits) for number in (cell.value, cell.low, cell.high))
-        return f"{value} ({low} to {high})"
-    if not isinstance(cell, Spread):
-        return number_text(cell, column.digits)
-    text = number_text(cell.mean, column.digits)
-    if cell.sd is not None:
-        text += f" ± {number_text(cell.sd, column.digits)}"
-    return text if cell.n == common_n else f"{text} (n {cell.n})"
+def data_uri(content: bytes | Picture, form: Literal["png", "svg+xml"] = "png") -> str:
+    """Return a picture, or a file's content, as text that a page can hold."""
+    content = content if isinstance(content, bytes) else png_bytes(content)
+    return f"data:image/{form};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def number_text(value: float, digits: int) -> str:
-    """Return a number with a true minus sign and without a negative zero."""
-    if not math.isfinite(value):
-        return "∞" if value > 0 else NOTHING
-    text = f"{value:.{digits}f}"
-    if text.lstrip("-").strip("0.") == "":
-        text = text.lstrip("-")
-    return text.replace("-", "−")
-
-
-def duration_text(seconds: float | None) -> str:
-    """Return seconds as a person says them."""
-    if seconds is None:
-        return NOTHING
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
-
-
-def usual_n(table: Table, column: Column) -> int | None:
-    """Return the most frequent number of cases among the means of a column; None where it holds none."""
-    index = [other.title for other in table.columns].index(column.title)
-    counts = [cell.n for cell in (row[index] for row in table.rows) if isinstance(cell, Spread)]
-    return max(sorted(set(counts), reverse=True), key=counts.count) if counts else None
-
-
-def data_uri(png: bytes) -> str:
-    """Return a picture as text that a page can hold."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
-def _scale() -> str:
-    """Return the color scale of confidence, from 0 to 1, as a picture."""
-    ramp = np.repeat(np.linspace(0, 1, 120)[None], 10, axis=0)
-    return data_uri(png_bytes(confidence_colors(ramp)))
+def _scale(colors: Callable[[np.ndarray], Picture]) -> str:
+    """Return a color scale from 0 to 1 as a picture."""
+    return data_uri(colors(np.repeat(np.linspace(0, 1, 120)[None], 10, axis=0)))
 
 
 def _total(values: Iterable[float | None]) -> float:
