@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -70,6 +71,19 @@ def test_tables_have_one_column_per_arm_and_the_mean(heart):
     assert rows["mean over structures"] == rows["left ventricle"]
     assert "2 test cases" in table.protocol
     assert table.protocol.endswith("500 steps each.")
+
+
+def test_only_an_arm_that_is_better_beyond_chance_is_marked(heart):
+    truth = heart("a")
+    sound = compare_segmentation(truth.required_mask(), truth)
+    worse = {name: replace(agreement, dice=0.5) for name, agreement in sound.items()}
+    marked = dice_table({"worse": [worse] * 20, "sound": [sound] * 20}, CARDIAC_CT, "").best
+    assert {column for _, column in marked} == {2}
+    assert dice_table({"worse": [worse] * 3, "sound": [sound] * 3}, CARDIAC_CT, "").best == ()
+    assert dice_table({"sound": [sound] * 20}, CARDIAC_CT, "").best == ()
+    far = {name: replace(agreement, hausdorff95_mm=9.0) for name, agreement in sound.items()}
+    by_distance = distance_table({"far": [far] * 20, "sound": [sound] * 20}, CARDIAC_CT, "")
+    assert {column for _, column in by_distance.best} == {2}, "less is better"
 
 
 def test_a_missed_structure_has_no_distance_and_n_says_so(heart):

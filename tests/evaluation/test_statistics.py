@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cardiosynth.evaluation.statistics import holm, mean_interval, paired_p_value, ratio_interval
+from cardiosynth.evaluation.statistics import best_beyond_chance, holm, mean_interval, paired_p_value, ratio_interval
 
 
 def test_of_one_seed_the_interval_of_a_mean_is_the_normal_one():
@@ -60,3 +60,22 @@ def test_holm_multiplies_the_smallest_most_and_never_turns_the_order():
     assert holm([0.5, 0.9]) == [1, 1]
     assert holm([float("nan"), 0.02])[1] == 0.02
     assert holm([]) == []
+
+
+def test_the_best_is_the_arm_that_beats_every_other_beyond_chance():
+    rng = np.random.default_rng(0)
+    base = rng.uniform(0.3, 0.6, 30)
+    clear = np.stack([base, base + 0.2 + 0.01 * rng.normal(size=30), base + 0.1 + 0.01 * rng.normal(size=30)])
+    noise = rng.normal(size=(3, 30))
+    assert best_beyond_chance([clear, noise]) == [1, None]
+    assert best_beyond_chance([clear[[0, 1, 1]]]) == [None], "two arms are equally good"
+
+
+def test_a_difference_that_one_test_finds_is_not_enough_among_many():
+    rng = np.random.default_rng(1)
+    base = rng.uniform(size=6)
+    ahead = np.stack([base, base + rng.uniform(0.1, 0.2, 6)])
+    assert paired_p_value((ahead[1] - ahead[0])[None]) < 0.05
+    assert best_beyond_chance([ahead]) == [1]
+    assert best_beyond_chance([ahead, *rng.normal(size=(3, 2, 6))])[0] is None
+    assert best_beyond_chance([ahead[:1]]) == best_beyond_chance([np.full((2, 6), np.nan)]) == [None]

@@ -10,6 +10,7 @@ from scipy import ndimage
 from cardiosynth.core.case import Case
 from cardiosynth.core.labels import Label, LabelTable
 from cardiosynth.evaluation.results import Arm, ArmsFigure, Cell, Column, Table, spread
+from cardiosynth.evaluation.statistics import BEYOND_CHANCE, best_beyond_chance
 from cardiosynth.metrics.overlap import dice, rdice_literal, rdice_symmetric
 from cardiosynth.metrics.surface import hausdorff95
 from cardiosynth.metrics.topology import cl_dice, components, connectivity_error
@@ -109,8 +110,9 @@ def dice_table(arms: Arms, labels: LabelTable, protocol: str) -> Table:
     """Return Dice per structure and arm, and the mean over structures of each case."""
     columns = (Column(title="structure"), *(Column(title=arm, better="higher", digits=3) for arm in arms))
     rows = _rows(arms, labels, lambda a: a.dice)
-    text = f"Dice (Eq. 14); a structure that a case does not have is left out. {_count(arms)} {protocol}"
-    return Table(title="Segmentation: Dice", protocol=text, columns=columns, rows=tuple(rows))
+    text = f"Dice (Eq. 14); a structure that a case does not have is left out. {_count(arms)}{_tested(arms)} {protocol}"
+    best = _best(arms, labels, lambda a: a.dice)
+    return Table(title="Segmentation: Dice", protocol=text, columns=columns, rows=tuple(rows), best=best)
 
 
 def distance_table(arms: Arms, labels: LabelTable, protocol: str) -> Table:
@@ -119,9 +121,11 @@ def distance_table(arms: Arms, labels: LabelTable, protocol: str) -> Table:
     rows = _rows(arms, labels, lambda a: a.hausdorff95_mm)[:-1]
     text = (
         "95 % Hausdorff distance of the surfaces; cases in which a structure was missed entirely have no distance and "
-        f"are left out: look at n. {_count(arms)} {protocol}"
+        f"are left out: look at n. {_count(arms)}{_tested(arms)} {protocol}"
     )
-    return Table(title="Segmentation: surface distance (HD95)", protocol=text, columns=columns, rows=tuple(rows))
+    best = tuple(mark for mark in _best(arms, labels, lambda a: -a.hausdorff95_mm) if mark[0] < len(rows))
+    title = "Segmentation: surface distance (HD95)"
+    return Table(title=title, protocol=text, columns=columns, rows=tuple(rows), best=best)
 
 
 def connectivity_table(arms: Arms, label: Label, protocol: str) -> Table:
@@ -162,6 +166,23 @@ def _rows(arms: Arms, labels: LabelTable, read: Callable[[Agreement], float]) ->
     ]
     means = (spread(finite_mean(read(a) for a in case.values()) for case in cases) for cases in arms.values())
     return [*rows, ("mean over structures", *means)]
+
+
+def _best(arms: Arms, labels: LabelTable, read: Callable[[Agreement], float]) -> tuple[tuple[int, int], ...]:
+    """Return (row, column) of the arms that are best beyond chance, in the rows of :func:`_rows`; higher is better."""
+    known = [[_known(read(case[label.name])) for case in cases] for label in labels.targets for cases in arms.values()]
+    by_row = np.array(known).reshape(len(labels.targets), len(arms), -1)
+    means = np.array([[finite_mean(map(read, case.values())) for case in cases] for cases in arms.values()])
+    found = best_beyond_chance([*by_row, means])
+    return tuple((row, 1 + arm) for row, arm in enumerate(found) if arm is not None)
+
+
+def _known(value: float) -> float:
+    return value if np.isfinite(value) else NAN
+
+
+def _tested(arms: Arms) -> str:
+    return f" Bold: {BEYOND_CHANCE}." if len(arms) > 1 else ""
 
 
 def finite_mean(values: Iterable[float]) -> float:

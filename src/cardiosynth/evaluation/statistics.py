@@ -1,6 +1,7 @@
 """How far a number can be trusted: intervals over training seeds and cases."""
 
 from collections.abc import Hashable, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,8 @@ from cardiosynth.core.random import numpy_generator
 
 DRAWS = 2000
 LEVEL = 0.95
+BEYOND_CHANCE = "Wilcoxon's signed-rank test over cases, p < 0.05 after Holm for all pairs of arms and all rows"
+"""How :func:`best_beyond_chance` decides, in words."""
 
 
 class Interval(NamedTuple):
@@ -94,3 +97,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(order) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def best_beyond_chance(rows: Sequence[Float[np.ndarray, "arms cases"]]) -> list[int | None]:
+    """Return for every row which arm is better than each other one beyond chance; None where no arm is.
+
+    Every pair of arms is tested in every row, and all tests are one family.
+
+    Args:
+        rows: values of which higher is better, NaN for unknown; the cases of a row are the same for all its arms.
+    """
+    pairs = [(row, i, j) for row, values in enumerate(rows) for i, j in combinations(range(len(values)), 2)]
+    apart = [rows[row][i] - rows[row][j] for row, i, j in pairs]
+    p_values = holm([paired_p_value(values[None]) for values in apart])
+    wins = [[0] * len(values) for values in rows]
+    for (row, i, j), values, p in zip(pairs, apart, p_values, strict=True):
+        if p < 1 - LEVEL:
+            wins[row][i if np.nanmean(values) > 0 else j] += 1
+    return [next((arm for arm, won in enumerate(each) if won == len(each) - 1 > 0), None) for each in wins]
