@@ -24,6 +24,9 @@ CONTROLLED = with_overrides(
 )
 
 
+MASK_AWARE = with_overrides(TINY, ["autoencoder.network.mask_features=4"])
+
+
 def count(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -55,7 +58,10 @@ def test_slices_are_counted_stage_by_stage():
     assert "slices of 32 x 32 pixels" in in_words(examine(fqcdm.TINY))
 
 
-@pytest.mark.parametrize(("recipe", "stage"), [(TINY, "autoencoder"), (TINY, "segmenter"), (fqcdm.TINY, "autoencoder")])
+@pytest.mark.parametrize(
+    ("recipe", "stage"),
+    [(TINY, "autoencoder"), (MASK_AWARE, "autoencoder"), (TINY, "segmenter"), (fqcdm.TINY, "autoencoder")],
+)
 def test_the_batches_that_are_counted_are_those_that_are_made(recipe, stage: str):
     task, shapes, settings = STAGES[stage](recipe)
     batch = task.batch([generator(0, "batch", index) for index in range(settings.batch_size)])

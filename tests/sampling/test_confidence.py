@@ -21,7 +21,7 @@ IMAGES = numpy_generator(0, "images").normal(100.0, 20.0, (5, 1, 6, 6, 6)).astyp
 
 def watched(settings, images):
     """Feed a sampler's steps whose decoded images are known."""
-    watcher = SkipSamplingVariance(settings, len(images), lambda z: images[int(z.flatten()[0])])
+    watcher = SkipSamplingVariance(settings, len(images), lambda z, _: images[int(z.flatten()[0])])
     for step in range(len(images)):
         denoised = torch.full((1, 1, 1, 1, 1), float(step))
         watcher(step, (len(images) - 1) - denoised, torch.tensor(0.5), denoised)
@@ -89,7 +89,7 @@ def test_latents_are_compared_without_decoding_and_averaged_over_channels():
     latents = torch.from_numpy(numpy_generator(0, "latents").normal(size=(3, 1, 2, 4, 4, 4)).astype(np.float32))
     settings = ConfidenceSettings(kind="latent", interval=1, box=1, percentiles=(0.0, 100.0))
 
-    def never(z):
+    def never(z, number):
         raise AssertionError("latents are not decoded")
 
     watcher = SkipSamplingVariance(settings, 3, never)
@@ -115,7 +115,7 @@ def test_the_change_that_a_moved_mask_makes_is_added_with_its_weight():
         told.append((float(x.flatten()[0]), number))
         return x + 1
 
-    watcher = SkipSamplingVariance(settings, 5, lambda z: IMAGES[int(z.flatten()[0])], again)
+    watcher = SkipSamplingVariance(settings, 5, lambda z, _: IMAGES[int(z.flatten()[0])], again)
     for step in range(5):
         state = torch.full((1, 1, 1, 1, 1), step / 2)
         watcher(step, state, torch.tensor(0.5), torch.zeros(1, 1, 1, 1, 1))

@@ -345,7 +345,7 @@ def test_every_decoding_keeps_to_the_budget_and_the_image_is_the_same(run, loade
     larger = [case(index, (32, 16, 16)) for index in range(2)]
     budget_gb, seen = 0.7 * plan_decode(autoencoder, shape, None, torch.float32).peak_gb, []
     tight, decode = guided(run, decode_budget_gb=budget_gb), Codec.decode
-    monkeypatch.setattr(Codec, "decode", lambda self, z, window, gb: seen.append(gb) or decode(self, z, window, gb))
+    monkeypatch.setattr(Codec, "decode", lambda self, z, window, gb, _: seen.append(gb) or decode(self, z, window, gb))
     made, plain = tight.generate(*larger, 0), loaded.generate(*larger, 0)
     assert seen == [budget_gb] * 3 + [None] * 3  # two for the confidence map, and the image
     assert abs(made.image.astype(int) - plain.image).max() <= 1

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pydantic
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from cardiosynth.autoencoder import streaming
@@ -17,7 +17,7 @@ from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings, parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale, Window
-from cardiosynth.core.labels import LabelTable
+from cardiosynth.core.labels import LabelTable, relabel
 from cardiosynth.core.store import latest_checkpoint, read_json
 from cardiosynth.training.state import load_weights
 
@@ -69,7 +69,7 @@ class Codec:
     Attributes:
         autoencoder: the network, in eval mode, without gradients to its weights.
         scale: how it sees intensities.
-        labels: the label table of its training data.
+        labels: the label table of its training data, in whose codes a decoder is told of masks.
         statistics: per channel; latents are normalized by them. Raw until a later stage has measured them.
         fingerprint: of the weights.
         record: everything that the checkpoint says of itself.
@@ -154,7 +154,11 @@ class Codec:
 
     @torch.no_grad()
     def decode(
-        self, latent: Float[Tensor, "c *latent"], window: Window, budget_gb: float | None = None
+        self,
+        latent: Float[Tensor, "c *latent"],
+        window: Window,
+        budget_gb: float | None = None,
+        mask: UInt8[np.ndarray, "1 *grid"] | None = None,
     ) -> Float[np.ndarray, "1 *grid"]:
         """Return the image of one normalized latent in the case's unit, float32, within the window.
 
@@ -162,12 +166,14 @@ class Codec:
             latent: as ``encode_case`` returns it; it is quantized first where there is a codebook.
             window: of the case.
             budget_gb: as in ``encode_case``.
+            mask: what the image shows, see ``mask_of``; None where nothing is known, or the decoder is told nothing.
 
         Raises:
             InputError: a budget that cannot be met.
         """
         z = self.autoencoder.quantize(self._raw(latent[None].to(self.device)))
-        x = streaming.decode(self.autoencoder, z, budget_gb)
+        shown = None if mask is None else torch.from_numpy(np.ascontiguousarray(mask))[None].to(self.device)
+        x = streaming.decode(self.autoencoder, z, budget_gb, mask=shown)
         return window.from_model(x[0].float().cpu()).numpy()
 
     def encode(
@@ -175,10 +181,6 @@ class Codec:
     ) -> tuple[Float[Tensor, "b c *latent"], Float[Tensor, "b c *latent"]]:
         """Return mean and standard deviation of the normalized latents of images in model units."""
         return self._normalized(self.autoencoder.encode(x))
-
-    def decode_model_units(self, z: Float[Tensor, "b c *latent"]) -> Float[Tensor, "b 1 *grid"]:
-        """Return the images of normalized latents in model units, not clipped; latents are quantized first."""
-        return self.autoencoder.decode(self.autoencoder.quantize(self._raw(z)))
 
     def quantize(self, z: Float[Tensor, "b c *latent"]) -> Float[Tensor, "b c *latent"]:
         """Return the nearest code of each normalized latent, normalized alike; as it is where there is no codebook."""
@@ -191,9 +193,33 @@ class Codec:
         return codebook.nearest(self._raw(latent[None].to(self.device)))[0].cpu()
 
     def reconstruct(self, case: Case) -> Float[np.ndarray, "1 *grid"]:
-        """Return what is left of a case's image after encoding (mean latents) and decoding, in its unit."""
+        """Return what is left of a case's image after encoding (mean latents) and decoding, in its unit.
+
+        A decoder that is told of masks is told the case's own, where it has one.
+        """
         mean, _ = self.encode_case(case)
-        return self.decode(mean, self.window_of(case))
+        return self.decode(mean, self.window_of(case), mask=self.mask_of(case))
+
+    def mask_of(self, case: Case) -> UInt8[np.ndarray, "1 *grid"] | None:
+        """Return what the decoder is told of a case's mask, in the codes that it learned, matched by name.
+
+        None where the case has no mask, or the decoder sees latents alone.
+
+        Raises:
+            InputError: the mask holds a target structure that the decoder never learned.
+        """
+        if self.autoencoder.mask_stem is None or case.mask is None:
+            return None
+        if case.labels == self.labels:
+            return case.mask
+        known = [label.name for label in self.labels.targets]
+        there = [label.name for label in case.labels.targets if (case.mask == label.code).any()]
+        if unknown := [name for name in there if name not in known]:
+            raise InputError(
+                f"case {case.case_id}: the autoencoder's decoder never learned of {', '.join(unknown)}; make it a "
+                f"surrounding, or give it the decoder's name with cardiosynth prepare --map ({', '.join(known)})."
+            )
+        return relabel(case.labels.only_targets(case.mask), case.labels, self.labels)[0]
 
     def _normalized(self, latents: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         mean, std = latents
@@ -230,13 +256,14 @@ def load_codec(run: Path, device: str = "cpu") -> Codec:
         raise InputError(f"{checkpoint} is of stage '{record.get('stage')}', not an autoencoder; name another run.")
     origin = str(checkpoint / "record.json")
     settings = parse_settings(AutoencoderSettings, record["settings"]["network"], origin)
-    autoencoder = build_autoencoder(settings)
+    labels = parse_settings(LabelTable, record["labels"], origin)
+    autoencoder = build_autoencoder(settings, labels=labels)
     fingerprint = load_weights(autoencoder, checkpoint)
     autoencoder.requires_grad_(False).eval().to(device)
     return Codec(
         autoencoder=autoencoder,
         scale=parse_settings(IntensityScale, record["intensity"], origin),
-        labels=parse_settings(LabelTable, record["labels"], origin),
+        labels=labels,
         statistics=raw_statistics(settings.latent_channels),
         fingerprint=fingerprint,
         record=record,

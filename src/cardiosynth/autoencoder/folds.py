@@ -3,24 +3,24 @@
 from dataclasses import dataclass
 
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from cardiosynth.autoencoder.layers import Count, Layer, Rows, Shape, Sizes, Slab, channels_last
 from cardiosynth.core.errors import InputError
 
 
-def space_to_depth(x: Float[Tensor, "b c *fine"]) -> Float[Tensor, "b c8 *coarse"]:
-    """Move every 2x2(x2) block of voxels into the channels, stored channels last (twice as fast on CPUs)."""
+def space_to_depth(x: Shaped[Tensor, "b c *fine"], factor: int = 2) -> Shaped[Tensor, "b cn *coarse"]:
+    """Move every block of ``factor`` voxels per axis into the channels, stored channels last (fastest on CPUs)."""
     if x.ndim == 5:
-        blocks = rearrange(x, "b c (x i) (y j) (z k) -> b (c i j k) x y z", i=2, j=2, k=2)
+        blocks = rearrange(x, "b c (x i) (y j) (z k) -> b (c i j k) x y z", i=factor, j=factor, k=factor)
     else:
-        blocks = rearrange(x, "b c (x i) (y j) -> b (c i j) x y", i=2, j=2)
+        blocks = rearrange(x, "b c (x i) (y j) -> b (c i j) x y", i=factor, j=factor)
     return blocks.contiguous(memory_format=channels_last(x.ndim))
 
 
 def depth_to_space(x: Float[Tensor, "b c8 *coarse"]) -> Float[Tensor, "b c *fine"]:
-    """Undo ``space_to_depth``."""
+    """Undo ``space_to_depth`` of two voxels per axis."""
     if x.ndim == 5:
         fine = rearrange(x, "b (c i j k) x y z -> b c (x i) (y j) (z k)", i=2, j=2, k=2)
     else:

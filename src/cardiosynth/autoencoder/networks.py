@@ -11,14 +11,16 @@ from typing import ClassVar, Literal
 
 import pydantic
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from cardiosynth.autoencoder.chain import Branch, Chain, Merge
 from cardiosynth.autoencoder.codebook import Codebook, CodebookSettings
 from cardiosynth.autoencoder.folds import DepthToSpace, SpaceToDepth
 from cardiosynth.autoencoder.layers import Activate, Convolve, Layer, Scale
+from cardiosynth.autoencoder.mask_stem import MaskStem
 from cardiosynth.core.config import Settings
+from cardiosynth.core.labels import LabelTable
 from cardiosynth.core.random import named_weights
 from cardiosynth.training.state import load_strictly
 
@@ -38,6 +40,8 @@ class AutoencoderSettings(Settings):
         num_res_blocks: residual blocks per level. Published (MAISI, VQGAN) (2, 2, 2).
         norm_groups: groups of MAISI's and VQGAN's group normalization, published 32; ``compact`` has none.
         checkpointing: train with less memory and a third more time, same gradients.
+        mask_features: channels in which the decoder is told of the mask, beyond the paper; see ``MaskStem``. Published
+            none: null. Not for ``maisi``.
     """
 
     kind: Literal["compact", "maisi", "vqgan"] = "compact"
@@ -49,6 +53,7 @@ class AutoencoderSettings(Settings):
     num_res_blocks: tuple[int, ...] = (1, 2)
     norm_groups: int = pydantic.Field(default=32, ge=1)
     checkpointing: bool = False
+    mask_features: int | None = pydantic.Field(default=None, ge=1)
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> "AutoencoderSettings":
@@ -62,6 +67,8 @@ class AutoencoderSettings(Settings):
             raise ValueError("a maisi autoencoder is three-dimensional; use compact or vqgan for slices")
         if self.kind == "maisi" and self.codebook is not None:
             raise ValueError("a maisi autoencoder is Gaussian; use compact or vqgan with a codebook")
+        if self.kind == "maisi" and self.mask_features is not None:
+            raise ValueError("a maisi decoder is told of no mask; use compact or vqgan, or set mask_features=null")
         if self.kind != "compact" and any(n % self.norm_groups for n in self.channels):
             raise ValueError(f"channels {self.channels} must be multiples of norm_groups {self.norm_groups}")
         return self
@@ -73,8 +80,10 @@ class Autoencoder(nn.Module, ABC):
     Attributes:
         compression: image voxels per latent voxel along each axis.
         latent_channels: values per latent voxel.
+        decoder_channels: values per latent voxel that ``decoding`` takes: latent and what is told of the mask.
         spatial_dims: 2 or 3.
         codebook: quantizes latents; None where they are Gaussian.
+        mask_stem: tells the decoder of masks; None where it sees latents alone.
         checkpointing: compute inner values again for the gradients instead of keeping them.
     """
 
@@ -88,6 +97,8 @@ class Autoencoder(nn.Module, ABC):
         self.latent_channels = settings.latent_channels
         self.spatial_dims: int = settings.spatial_dims
         self.codebook = None if settings.codebook is None else Codebook(settings.codebook, settings.latent_channels)
+        self.mask_stem: MaskStem | None = None
+        self.decoder_channels: int = settings.latent_channels + (settings.mask_features or 0)
 
     @property
     def moment_channels(self) -> int:
@@ -105,7 +116,7 @@ class Autoencoder(nn.Module, ABC):
 
     @abstractmethod
     def decoding(self) -> Chain:
-        """Return the layers from latents to images in model units."""
+        """Return the layers from ``told`` latents to images in model units."""
 
     def encode(
         self, x: Float[Tensor, "b 1 *grid"]
@@ -117,9 +128,32 @@ class Autoencoder(nn.Module, ABC):
         """
         return self.gaussian(self.encoding().forward(x, self.checkpointing))
 
-    def decode(self, z: Float[Tensor, "b c *latent"]) -> Float[Tensor, "b 1 *grid"]:
-        """Return the images of latents, quantized where they shall be, in model units, float32, not clipped."""
-        return self.decoding().forward(z, self.checkpointing).float()
+    def decode(
+        self, z: Float[Tensor, "b c *latent"], mask: UInt8[Tensor, "b 1 *grid"] | None = None
+    ) -> Float[Tensor, "b 1 *grid"]:
+        """Return the images of latents, quantized where they shall be, in model units, float32, not clipped.
+
+        Args:
+            z: latents.
+            mask: see ``told``.
+        """
+        return self.decoding().forward(self.told(z, mask), self.checkpointing).float()
+
+    def told(
+        self, z: Float[Tensor, "b c *latent"], mask: UInt8[Tensor, "b 1 *grid"] | None = None
+    ) -> Float[Tensor, "b d *latent"]:
+        """Return what ``decoding`` takes: the latents as they are, or ++ features of the mask.
+
+        Args:
+            z: latents.
+            mask: in the codes of the decoder's label table; None where none is known, which is an empty one. A decoder
+                that sees latents alone does not look at it.
+        """
+        if self.mask_stem is None:
+            return z
+        if mask is None:
+            mask = z.new_zeros((len(z), 1, *(n * self.compression for n in z.shape[2:])), dtype=torch.uint8)
+        return torch.cat([z, self.mask_stem(mask).to(z.dtype)], 1)
 
     def quantize(self, z: Float[Tensor, "b c *latent"]) -> Float[Tensor, "b c *latent"]:
         """Return the nearest code of each latent, or the latents as they are where there is no codebook."""
@@ -135,17 +169,35 @@ class Autoencoder(nn.Module, ABC):
         return mean, torch.exp(0.5 * log_variance.clamp(*self.LOG_VARIANCE))
 
 
-def build_autoencoder(settings: AutoencoderSettings, seed: int = 0) -> Autoencoder:
-    """Return a new autoencoder, its initial weights drawn from ``seed``."""
-    with named_weights(seed, "autoencoder"):
-        if settings.kind == "maisi":
-            return MaisiAutoencoder(settings)
-        if settings.kind == "vqgan":
-            from cardiosynth.autoencoder.vqgan import VqganAutoencoder
+def build_autoencoder(settings: AutoencoderSettings, seed: int = 0, labels: LabelTable | None = None) -> Autoencoder:
+    """Return a new autoencoder, its initial weights drawn from ``seed``.
 
-            return VqganAutoencoder(settings)
-        layout = torch.channels_last_3d if settings.spatial_dims == 3 else torch.channels_last
-        return CompactAutoencoder(settings).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+    Args:
+        settings: its kind and sizes.
+        seed: of the run.
+        labels: the label table of the masks, where ``settings.mask_features`` tells the decoder of them.
+    """
+    with named_weights(seed, "autoencoder"):
+        autoencoder = _build(settings)
+        if settings.mask_features is not None:
+            # Built last, so that an encoder begins the same whatever its decoder is told.
+            assert labels is not None, "a decoder that is told of masks needs their label table"
+            sizes = (settings.compression, settings.spatial_dims, settings.mask_features)
+            autoencoder.mask_stem = MaskStem(labels, *sizes)
+    if settings.kind != "compact":
+        return autoencoder
+    layout = torch.channels_last_3d if settings.spatial_dims == 3 else torch.channels_last
+    return autoencoder.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+
+
+def _build(settings: AutoencoderSettings) -> Autoencoder:
+    if settings.kind == "maisi":
+        return MaisiAutoencoder(settings)
+    if settings.kind == "vqgan":
+        from cardiosynth.autoencoder.vqgan import VqganAutoencoder
+
+        return VqganAutoencoder(settings)
+    return CompactAutoencoder(settings)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -160,7 +212,7 @@ class CompactAutoencoder(Autoencoder):
 
     def __init__(self, settings: AutoencoderSettings):
         super().__init__(settings)
-        dims, wide = settings.spatial_dims, settings.latent_channels
+        dims = settings.spatial_dims
         channels, blocks = settings.channels, settings.num_res_blocks
         # Pixels are mixed 3 wide where they enter and leave; between levels 1 wide is enough, the blocks mix.
         kernels = (3,) + (1,) * (len(channels) - 1)
@@ -170,7 +222,7 @@ class CompactAutoencoder(Autoencoder):
             for n, c, k, r in zip(finer, channels, kernels, blocks, strict=True)
         )
         self.to_latent = nn.Sequential(nn.SiLU(), convolution(dims, channels[-1], self.moment_channels, 1))
-        self.from_latent = convolution(dims, wide, channels[-1], 3)
+        self.from_latent = convolution(dims, self.decoder_channels, channels[-1], 3)
         self.up = nn.ModuleList(
             nn.Sequential(*(_Residual(dims, c) for _ in range(r)), nn.SiLU(), convolution(dims, c, n * 2**dims, k))
             for n, c, k, r in reversed(list(zip(finer, channels, kernels, blocks, strict=True)))

@@ -6,7 +6,7 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from cardiosynth.autoencoder.chain import Branch, Chain, Merge, trace
@@ -34,7 +34,7 @@ def plan_decode(
 
     Args:
         autoencoder: the network.
-        latent_shape: (*latent) of one volume, or (b, c, *latent).
+        latent_shape: (*latent) of one volume, or (b, d, *latent) with what is told of a mask.
         budget_gb: memory for tensors, latent and image included, weights not, in 1e9 bytes; None for
             the whole volume at once, in slabs only where a tensor had more values than ``largest``.
         dtype: in which convolutions are computed.
@@ -44,7 +44,7 @@ def plan_decode(
     Raises:
         InputError: the budget cannot be met; the smallest that can is named.
     """
-    shape = _with_channels(latent_shape, autoencoder.latent_channels, autoencoder.spatial_dims)
+    shape = _with_channels(latent_shape, autoencoder.decoder_channels, autoencoder.spatial_dims)
     return make_plan(autoencoder.decoding(), shape, budget_gb, dtype.itemsize, host, largest)
 
 
@@ -67,6 +67,7 @@ def decode(
     z: Float[Tensor, "b c *latent"],
     budget_gb: float | None = None,
     *,
+    mask: UInt8[Tensor, "b 1 *grid"] | None = None,
     largest: int = LARGEST_TENSOR,
 ) -> Float[Tensor, "b 1 *grid"]:
     """Return what ``autoencoder.decode`` returns, to float32 accuracy, within a memory budget. No gradients.
@@ -76,14 +77,18 @@ def decode(
         z: latents, on its device. Under autocast, convolutions run in the lower precision, statistics do not.
         budget_gb: memory for tensors, ``z`` and image included, weights not, in 1e9 bytes; None for
             the whole volume at once, in slabs only where a tensor had more values than ``largest``.
+        mask: what the decoder is told beside the latents; see ``Autoencoder.told``. Its features count as latents, the
+            mask itself, a byte per voxel, does not count.
         largest: most values of any one tensor but latent and image.
 
     Raises:
         InputError: the budget cannot be met; the smallest that can is named.
     """
-    on_gpu = z.device.type == "cuda"
-    plan = plan_decode(autoencoder, tuple(z.shape), budget_gb, _precision(z), host=on_gpu, largest=largest)
-    return run(autoencoder.decoding(), plan, z)
+    with torch.no_grad():
+        x = autoencoder.told(z, mask)
+    on_gpu = x.device.type == "cuda"
+    plan = plan_decode(autoencoder, tuple(x.shape), budget_gb, _precision(x), host=on_gpu, largest=largest)
+    return run(autoencoder.decoding(), plan, x)
 
 
 def encode(

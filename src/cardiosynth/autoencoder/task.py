@@ -32,11 +32,12 @@ from cardiosynth.autoencoder.losses import (
 from cardiosynth.autoencoder.networks import Autoencoder, AutoencoderSettings, MaisiAutoencoder, build_autoencoder
 from cardiosynth.autoencoder.verdict import VERDICT_CASES, judge
 from cardiosynth.core.case import Case
-from cardiosynth.core.config import Settings
+from cardiosynth.core.config import Settings, parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.intensity import IntensityScale
+from cardiosynth.core.labels import LabelTable
 from cardiosynth.core.random import draw_int, generator
-from cardiosynth.core.store import load_tensors
+from cardiosynth.core.store import latest_checkpoint, load_tensors, read_json
 from cardiosynth.data.loader import CaseCache, block
 from cardiosynth.data.preparation import check_window, recorded_preparation
 from cardiosynth.data.splits import hold_out, patient_of
@@ -49,6 +50,9 @@ STAGE = "autoencoder"
 HELD_OUT_SHARE = 10
 """One patient of so many is held out where the stage does not say how many cases."""
 
+DROPPED_MASKS = 0.1
+"""Share of the examples without their mask where the stage does not say it."""
+
 
 class AutoencoderStage(Settings):
     """Everything that decides how an autoencoder is trained.
@@ -59,6 +63,8 @@ class AutoencoderStage(Settings):
         adversarial: the opponent that tells reconstructions from images, None for none. Published (MAISI, FQCDM) with.
         crop: voxels per axis of an example. Published (MAISI) 64 cubed, then 128 cubed.
         thin_fraction: share of the examples centered on a voxel of a thin structure, where the case has any.
+        drop_mask: share of the examples whose mask the decoder is not told, so that it can do without; null for one in
+            ten. Where ``network.mask_features`` tells it of masks.
         held_out: cases kept from training for the verdict, patient by patient; null for one in ten and at most 8.
         training: the loop's settings.
     """
@@ -68,6 +74,7 @@ class AutoencoderStage(Settings):
     adversarial: AdversarialSettings | None = None
     crop: tuple[int, ...] = (64, 64, 64)
     thin_fraction: float = pydantic.Field(default=0.6, ge=0, le=1)
+    drop_mask: float | None = pydantic.Field(default=None, ge=0, le=1)
     held_out: int | None = pydantic.Field(default=None, ge=0)
     training: TrainingSettings = TrainingSettings()
 
@@ -143,7 +150,8 @@ class AutoencoderTask:
         """Return one example per generator.
 
         ``image`` (model units) and ``weight``, (b, 1, *crop), the case of each, ``index`` (b,), of Gaussian latents
-        their ``noise``, (b, c, *latent), and for a dual discriminator the images' ``edges``, (b, 1, *crop).
+        their ``noise``, (b, c, *latent), for a dual discriminator the images' ``edges``, (b, 1, *crop), and for a
+        decoder that is told of masks ``mask``, (b, 1, *crop).
         """
         examples = [self._example(rng) for rng in generators]
         return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
@@ -166,6 +174,12 @@ class AutoencoderTask:
         if stage.adversarial is not None and stage.adversarial.kind == "dual":
             edges = block(self._edges_of(index, stage.adversarial.edge_sigma), crop.start, stage.crop)
             example["edges"] = torch.from_numpy(edges).float()
+        if stage.network.mask_features is not None:
+            # Drawn last, so that it changes nothing else.
+            share = DROPPED_MASKS if stage.drop_mask is None else stage.drop_mask
+            dropped = float(torch.rand((), generator=rng)) < share
+            told = None if dropped else crop.mask
+            example["mask"] = torch.zeros(crop.image.shape, dtype=torch.uint8) if told is None else told
         return example
 
     def _regions_of(self, index: int) -> np.ndarray:
@@ -187,7 +201,7 @@ class AutoencoderTask:
 
     def _loss(self, batch: Batch) -> dict[str, Tensor]:
         z, cost, told = self._latent(batch)
-        reconstruction = self.autoencoder.decode(z)
+        reconstruction = self.autoencoder.decode(z, batch.get("mask"))
         parts = reconstruction_loss(reconstruction, batch["image"], batch["weight"], self.stage.loss, self.perceptual)
         parts |= {**told, "reconstruction": parts["total"], "total": parts["total"] + cost}
         adversarial = self.stage.adversarial
@@ -271,7 +285,7 @@ def train_autoencoder(
     check_window(cases, scale)
     kept, aside = (list(cases), list(held_out)) if held_out else _kept_aside(list(cases), stage.held_out)
     cache = CaseCache(kept, scale)
-    autoencoder = build_autoencoder(stage.network, stage.training.seed)
+    autoencoder = build_autoencoder(stage.network, stage.training.seed, cache.labels)
     started_from = None if init is None else load_initial(autoencoder, init)
     task = AutoencoderTask(cache, autoencoder, stage, perceptual)
     record = {**autoencoder_record(cache, stage, scale, started_from), **recorded_preparation(cases)}
@@ -312,7 +326,7 @@ def load_initial(autoencoder: Autoencoder, source: Path) -> str:
             layout (a released ``.pt`` becomes a run by ``cardiosynth weights import``).
 
     Raises:
-        InputError: none of these, or weights of another network.
+        InputError: none of these, weights of another network, or a decoder that was told of other structures.
     """
     source = Path(source)
     if source.suffix != ".safetensors":
@@ -321,10 +335,25 @@ def load_initial(autoencoder: Autoencoder, source: Path) -> str:
                 f"{source} is not a .safetensors file, and pickles are not opened here; make it a run with cardiosynth "
                 "weights import, and start from that."
             )
+        _check_told(autoencoder, stage_folder(source))
         return load_weights(autoencoder, stage_folder(source))
     if isinstance(autoencoder, MaisiAutoencoder) and not _has_our_prefix(source):
         return load_weights(autoencoder.network, source)
     return load_weights(autoencoder, source)
+
+
+def _check_told(autoencoder: Autoencoder, folder: Path) -> None:
+    """Refuse weights of a decoder that took each channel of the mask for another structure."""
+    if autoencoder.mask_stem is None:
+        return
+    record = read_json(latest_checkpoint(folder) / "record.json")
+    theirs = parse_settings(LabelTable, record["labels"], str(folder)).targets
+    names, ours = ([label.name for label in table] for table in (theirs, autoencoder.mask_stem.labels.targets))
+    if names != ours:
+        raise InputError(
+            f"{folder}: its decoder was told of {', '.join(names)}, and these cases have {', '.join(ours)}; start from "
+            "another run, or prepare the cases with --map."
+        )
 
 
 def _has_our_prefix(file: Path) -> bool:

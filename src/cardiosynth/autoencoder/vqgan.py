@@ -38,7 +38,7 @@ class VqganAutoencoder(Autoencoder):
             *down, mixing[0], _norm(middle, groups), convolution(dims, middle, self.moment_channels, 3)
         )
         self.decoder = nn.Sequential(
-            convolution(dims, self.latent_channels, middle, 3), mixing[1], *up,
+            convolution(dims, self.decoder_channels, middle, 3), mixing[1], *up,
             _norm(finest, groups), convolution(dims, finest, 1, 3),
         )  # fmt: skip
 

@@ -171,7 +171,7 @@ def train_joint(
 def _task(
     cache: CaseCache, first: AutoencoderStage, second: DiffusionStage, seed: int, perceptual: Perceptual | None
 ) -> JointTask:
-    autoencoder = build_autoencoder(first.network, seed)
+    autoencoder = build_autoencoder(first.network, seed, cache.labels)
     sizes = (first.network.latent_channels, first.network.compression, first.network.spatial_dims)
     with named_weights(seed, "diffusion"):
         denoiser = TemplateUNet(*sizes, second.denoiser, second.condition, cache.labels)

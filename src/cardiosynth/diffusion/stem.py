@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from monai.networks.nets.controlnet import ControlNetConditioningEmbedding
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from cardiosynth.autoencoder.folds import space_to_depth
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import LabelTable
 from cardiosynth.diffusion.control import Condition, ConditionSettings, num_channels, raw_condition
@@ -86,7 +86,7 @@ class CompactStem(nn.Module):
     def _slab(self, condition: Condition, start: int, stop: int) -> Float[Tensor, "b _ ..."]:
         """Return the first layer, which sees one latent voxel at a time, of the latents ``start`` to ``stop``."""
         part = _cut(condition, start * self.compression, stop * self.compression)
-        reference, template_mask, template_image = (fold(volume, self.compression) for volume in part[:3])
+        reference, template_mask, template_image = (space_to_depth(volume, self.compression) for volume in part[:3])
         folded = Condition(reference, template_mask, template_image, condition.palette)
         return self.layers[0](raw_condition(folded, self.settings, self.labels, _dtype(condition.template_image)))
 
@@ -215,15 +215,6 @@ def _convolved(convolution: nn.Conv2d | nn.Conv3d, h: Tensor, reach: _Reach) -> 
 def _cut(condition: Condition, start: int, stop: int) -> Condition:
     reference, template_mask, template_image = (volume[:, :, start:stop] for volume in condition[:3])
     return Condition(reference, template_mask, template_image, condition.palette)
-
-
-def fold(x: Tensor, factor: int) -> Tensor:
-    """Move every block of ``factor`` voxels per axis into the channels, stored channels last."""
-    if x.ndim == 5:
-        pattern = "b c (x i) (y j) (z k) -> b (c i j k) x y z"
-        return rearrange(x, pattern, i=factor, j=factor, k=factor).contiguous(memory_format=torch.channels_last_3d)
-    blocks = rearrange(x, "b c (x i) (y j) -> b (c i j) x y", i=factor, j=factor)
-    return blocks.contiguous(memory_format=torch.channels_last)
 
 
 def channels_last(spatial_dims: int) -> torch.memory_format:

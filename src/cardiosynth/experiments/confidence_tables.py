@@ -8,6 +8,7 @@ import torch
 
 from cardiosynth.autoencoder.networks import build_autoencoder
 from cardiosynth.autoencoder.streaming import plan_decode
+from cardiosynth.core.labels import CARDIAC_CT
 from cardiosynth.evaluation.confidence import EVERYWHERE, HEART
 from cardiosynth.evaluation.statistics import Interval, mean_interval
 from cardiosynth.experiments.markdown import head, line
@@ -75,7 +76,7 @@ def cost_table(maps: Mapping[str, ConfidenceSettings], recipes: Sequence[FcasRec
 def added_flops(maps: Mapping[str, ConfidenceSettings], recipe: FcasRecipe) -> dict[str, float]:
     """Return by map what it adds to a case's floating-point operations, as a share of those without a map."""
     with torch.device("meta"):
-        autoencoder = build_autoencoder(recipe.autoencoder.network)
+        autoencoder = build_autoencoder(recipe.autoencoder.network, labels=CARDIAC_CT)
     latent = tuple(n // autoencoder.compression for n in recipe.grid.shape)
     decode = plan_decode(autoencoder, latent, None, torch.bfloat16).untiled_flops
     without = recipe.model_copy(update={"sampler": recipe.sampler.model_copy(update={"confidence": None})})

@@ -15,6 +15,7 @@ from cardiosynth.autoencoder.networks import Autoencoder, build_autoencoder
 from cardiosynth.autoencoder.planning import Plan
 from cardiosynth.autoencoder.streaming import plan_decode, plan_encode
 from cardiosynth.core.errors import InputError
+from cardiosynth.core.labels import CARDIAC_CT
 from cardiosynth.core.progress import track
 from cardiosynth.evaluation.results import environment
 from cardiosynth.recipes.advice import make_fit
@@ -143,7 +144,7 @@ def _decoding(recipe: Recipe, demand: SamplingDemand, rates: Rates) -> dict[str,
 
 def _autoencoder(recipe: Recipe) -> Autoencoder:
     with torch.device("meta"):
-        return build_autoencoder(recipe.autoencoder.network)
+        return build_autoencoder(recipe.autoencoder.network, labels=CARDIAC_CT)
 
 
 def _beside_weights(rates: Rates, parameters: int) -> Rates:

@@ -140,7 +140,7 @@ def _autoencoder(recipe: Recipe) -> Ready:
     stage = recipe.autoencoder
     stage = stage.model_copy(update={"loss": stage.loss.model_copy(update={"perceptual": 0.0})})
     with torch.device("meta"):
-        network = build_autoencoder(stage.network)
+        network = build_autoencoder(stage.network, labels=CARDIAC_CT)
     task = AutoencoderTask(_blank_cases(len(stage.crop)), network, stage)
     image = ((stage.training.batch_size, 1, *stage.crop), torch.float32)
     shapes: Shapes = {"image": image, "weight": image}
@@ -149,6 +149,8 @@ def _autoencoder(recipe: Recipe) -> Ready:
         shapes["noise"] = ((stage.training.batch_size, stage.network.latent_channels, *latent), torch.float32)
     if stage.adversarial is not None and stage.adversarial.kind == "dual":
         shapes["edges"] = image
+    if stage.network.mask_features is not None:
+        shapes["mask"] = (image[0], torch.uint8)
     return task, shapes, stage.training
 
 

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from cardiosynth.core.config import Settings
 
-Decode = Callable[[Tensor], np.ndarray]
-"""Latent (c, *latent) -> image (1, *grid) in image units."""
+Decode = Callable[[Tensor, int | None], np.ndarray]
+"""(latent (c, *latent), number) -> image (1, *grid) in image units; ``number`` None where the mask was not moved."""
 Again = Callable[[Tensor, Tensor, int], Tensor]
 """(x, t, number) -> x0 predicted from the state x at time t for the mask moved in direction ``number``."""
 Facts = dict[str, float | int | str | None]
@@ -138,7 +138,7 @@ class SkipSamplingVariance:
     Args:
         settings: what is watched, and when.
         num_steps: of the solver.
-        decode: latent -> image in image units.
+        decode: latent -> image in image units, of the mask or of a moved one.
         again: predicts x0 for moved masks; needed where ``mask_shift`` is not 0.
     """
 
@@ -152,18 +152,19 @@ class SkipSamplingVariance:
         assert len(x) == 1, "a confidence map belongs to one case"
         if step not in self._watched:
             return
-        seen = self._seen(x if self._settings.kind == "raw" else denoised)
+        seen = self._seen(x if self._settings.kind == "raw" else denoised, None)
         self.dispersion.add(seen)
         if self._settings.mask_shift:
             assert self._again is not None, "moved masks need their predictions"
-            self.changes.add(np.abs(self._seen(self._again(x, t, self._watched.index(step))) - seen))
+            number = self._watched.index(step)
+            self.changes.add(np.abs(self._seen(self._again(x, t, number), number) - seen))
 
     def confidence(self, grid: tuple[int, ...]) -> tuple[Float[np.ndarray, "1 *grid"], Facts]:
         """Return the map on the image's ``grid`` and its facts, see :func:`confidence_map`."""
         return confidence_map(self.dispersion, self._settings, grid, self.changes)
 
-    def _seen(self, latent: Tensor) -> np.ndarray:
-        return latent[0].float().cpu().numpy() if self._settings.kind == "latent" else self._decode(latent[0])
+    def _seen(self, latent: Tensor, number: int | None) -> np.ndarray:
+        return latent[0].float().cpu().numpy() if self._settings.kind == "latent" else self._decode(latent[0], number)
 
 
 def confidence_map(

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from cardiosynth.autoencoder.task import AutoencoderStage, train_autoencoder
@@ -25,7 +26,7 @@ from cardiosynth.diffusion.control import Condition, ConditionSettings, mask_alo
 from cardiosynth.diffusion.denoiser import Denoiser, NetworkDenoiser
 from cardiosynth.diffusion.stages import ControlStage, DiffusionStage, train_control, train_diffusion
 from cardiosynth.diffusion.unet import Acquisition, chest_ct
-from cardiosynth.sampling.confidence import Again, SkipSamplingVariance, confidence_map, moved_mask
+from cardiosynth.sampling.confidence import Again, Decode, SkipSamplingVariance, confidence_map, moved_mask
 from cardiosynth.sampling.ensemble import ensemble_dispersion
 from cardiosynth.sampling.fitting import adapted, check_own_mask, check_same_grid, missing_targets, reference_of
 from cardiosynth.sampling.guidance import GuidedDenoiser, Variants, embedded_variants
@@ -150,14 +151,15 @@ class StructDiffGenerator:
         self, reference: Case, template: Case, window: Window, rng: torch.Generator
     ) -> tuple[np.ndarray, SkipSamplingVariance | None]:
         """Return the image and what watched it being sampled."""
+        decode = self._decoder(reference, window)
         if self.sampler.start == "reconstruction":
             check_own_mask(reference, template)
-            return self._decode(self._encoded(template)[0], window), None
+            return decode(self._encoded(template)[0], None), None
         condition = self._condition(reference, template, window)
         denoiser = self._denoiser(self._acquisition(reference))
-        ssv = self._watcher(window, self._again(denoiser, condition))
+        ssv = self._watcher(decode, self._again(denoiser, condition))
         encoded = self._encoded(template) if self.sampler.start == "image" else None
-        return self._decode(self._latent(denoiser, condition, rng, ssv, encoded)[0], window), ssv
+        return decode(self._latent(denoiser, condition, rng, ssv, encoded)[0], None), ssv
 
     def _known(self, reference: Case, template: Case, left_out: list[str]) -> dict[str, Any]:
         """Return what of the template the network could not be told."""
@@ -231,26 +233,36 @@ class StructDiffGenerator:
             )
         return chest_ct(torch.tensor([case.spacing_mm], dtype=torch.float32, device=self.model.codec.device))
 
-    def _decode(self, latent: Tensor, window: Window) -> np.ndarray:
-        with self._autocast():
-            return self.model.codec.decode(latent, window, self.sampler.decode_budget_gb)
+    def _decoder(self, reference: Case, window: Window) -> Decode:
+        """Return what decodes; where the decoder is told of masks, the reference goes with it, moved where it was."""
+        mask = self.model.codec.mask_of(reference)
+
+        def decode(latent: Tensor, number: int | None) -> np.ndarray:
+            shown = mask if mask is None or number is None else self._moved(mask, number)
+            with self._autocast():
+                return self.model.codec.decode(latent, window, self.sampler.decode_budget_gb, shown)
+
+        return decode
+
+    def _moved(self, mask: UInt8[np.ndarray, "1 *grid"], number: int) -> UInt8[np.ndarray, "1 *grid"]:
+        assert self.sampler.confidence is not None, "masks are moved for a confidence map"
+        return moved_mask(mask, self.sampler.confidence.mask_shift, number)
 
     def _autocast(self):
         device = self.model.codec.device
         return torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(self.sampler.precision, device))
 
-    def _watcher(self, window: Window, again: Again) -> SkipSamplingVariance | None:
+    def _watcher(self, decode: Decode, again: Again) -> SkipSamplingVariance | None:
         settings = self.sampler.confidence
         if settings is None or settings.kind == "ensemble":
             return None
-        return SkipSamplingVariance(settings, self.sampler.steps, lambda z: self._decode(z, window), again)
+        return SkipSamplingVariance(settings, self.sampler.steps, decode, again)
 
     def _again(self, denoiser: Denoiser, condition: Condition) -> Again:
         """Return what predicts x0 for moved masks; each is embedded when it is needed and not kept."""
 
         def predict(x: Tensor, t: Tensor, number: int) -> Tensor:
-            assert self.sampler.confidence is not None
-            moved = moved_mask(condition.reference[0].cpu().numpy(), self.sampler.confidence.mask_shift, number)
+            moved = self._moved(condition.reference[0].cpu().numpy(), number)
             reference = torch.from_numpy(moved)[None].to(condition.reference)
             return denoiser(x, t.to(x), self._told(condition._replace(reference=reference)))
 
