@@ -1,5 +1,6 @@
 """Sets of slices: gratings of different width, each as fine as a number says."""
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -111,9 +112,13 @@ def test_copies_are_found_and_shown(sets, tmp_path: Path):
 
 def test_fresh_slices_are_no_copies(sets):
     comparison = Comparison(extractor=moments(), training=sets["training"], settings=SETTINGS)
-    rows = table(evaluate(sets["real"], sets["fresh"], comparison=comparison), "Memorization").rows
+    results = evaluate(sets["real"], sets["fresh"], comparison=comparison)
+    rows = table(results, "Memorization").rows
     assert [row[0] for row in rows] == ["pictures", "features of moments abcd"]
     assert rows[0][3] > 0.5
+    (features,) = (figure for figure in results.figures if figure.kind == "points")
+    assert {group.name: len(group.points) for group in features.groups} == {"real": 8, "synthetic": 8}
+    assert "moments abcd, axial slices" in features.caption
 
 
 def test_training_cases_cannot_be_the_real_ones(sets):
@@ -143,6 +148,9 @@ def test_the_command_leaves_nothing_but_its_results(sets, tmp_path: Path):
     found = table(read_results(out), "Memorization")
     assert "The box of the target structures and 10 % more" in found.protocol
     assert list(tmp_path.iterdir()) == [out]
+    (stage,) = read_results(out).stages
+    words = ["cardiosynth", "evaluate", real, made, "--out", str(out), "--training", training, "--crop", "heart"]
+    assert shlex.split(stage.command)[: len(words)] == words
 
 
 NETWORK = SegmenterSettings(spatial_dims=2, channels=(4, 8), strides=(2,), num_res_units=0)

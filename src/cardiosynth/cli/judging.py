@@ -38,33 +38,47 @@ def evaluate(
         json: progress as JSON lines.
     """
     progress(json)
+    import shlex
     import shutil
+    import time
 
     from cardiosynth.data.dataset import read_dataset
     from cardiosynth.evaluation.extraction import SampleSettings
-    from cardiosynth.evaluation.results import write_results
+    from cardiosynth.evaluation.results import Stage, with_stage, write_results
     from cardiosynth.evaluation.sets import read_comparison
     from cardiosynth.evaluation.suite import evaluate as run
 
     keep = out.with_name(f".{out.name}.parts")
     comparison = read_comparison(judge, training, lpips, SampleSettings(crop=crop, seed=seed), keep, device)
-    write_results(run(read_dataset(real), read_dataset(synthetic), relative_to=out.parent, comparison=comparison), out)
+    start = time.monotonic()
+    results = run(read_dataset(real), read_dataset(synthetic), relative_to=out.parent, comparison=comparison)
+    said = {"judge": judge, "training": training, "lpips": lpips, "crop": crop, "seed": seed, "device": device}
+    options = [word for name, value in said.items() if value is not None for word in (f"--{name}", value)]
+    command = shlex.join(map(str, ["cardiosynth", "evaluate", real, synthetic, "--out", out, *options]))
+    stage = Stage(name="evaluate", seconds=time.monotonic() - start, command=command)
+    write_results(with_stage(results, stage), out)
     shutil.rmtree(keep, ignore_errors=True)
     say(f"{out} written; cardiosynth report {out} --out {out.with_suffix('.html')} shows it.", results=str(out))
 
 
 @app.command(sort_key=8)
-def report(results: Path, /, *, out: Path, json: Annotated[bool, Json] = False) -> None:
+def report(results: Path, /, *, out: Path, files: Path | None = None, json: Annotated[bool, Json] = False) -> None:
     """Turn a results file into one self-contained HTML page.
 
     Args:
-        results: a file written by cardiosynth evaluate or demo.
+        results: a file written by cardiosynth evaluate, segment or demo.
         out: the HTML file to write.
+        files: folder for its charts as SVG and PNG, its pictures as PNG, and its tables as CSV and LaTeX.
         json: progress as JSON lines.
     """
     progress(json)
     from cardiosynth.evaluation.results import read_results
     from cardiosynth.report.html import write_report
 
-    write_report(read_results(results), out, relative_to=results.parent)
+    found = read_results(results)
+    write_report(found, out, relative_to=results.parent)
+    if files is not None:
+        from cardiosynth.report.files import write_files
+
+        say(f"{len(write_files(found, files, results.parent))} files in {files}", files=str(files))
     say(f"Open {out}", report=str(out))

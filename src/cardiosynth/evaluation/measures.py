@@ -4,7 +4,7 @@ NaN is 'nothing to measure': the structure is absent, there is no image, no conf
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Shaped
@@ -25,8 +25,12 @@ from cardiosynth.metrics.fidelity import (
 )
 from cardiosynth.metrics.multiscale import ms_ssim
 from cardiosynth.metrics.topology import components
+from cardiosynth.metrics.uncertainty import sparsification_curve
 
 NAN = float("nan")
+BY_CONFIDENCE, BY_ERROR = "confidence map", "the error itself: no map is better"
+KEPT_SHARES = tuple(i / 20 for i in range(1, 21))
+"""Of the heart's voxels, at which sparsification curves are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +89,7 @@ class PairMeasures:
         error: by structure, mean inside minus the real one's mean.
         kept: by target, contrast over the real one's contrast.
         lpips: over the slices of all planes, in [0, 1] units of the window; NaN without its weights.
+        sparsification: from :func:`measure_sparsification`; empty without a confidence map.
     """
 
     ssim: float
@@ -96,6 +101,7 @@ class PairMeasures:
     error: dict[str, float]
     kept: dict[str, float]
     lpips: float = NAN
+    sparsification: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def measure_case(case: Case, names: Sequence[str]) -> CaseMeasures:
@@ -138,6 +144,24 @@ def measure_pair(
         error=mean_hu_error(image[0], truth, mask, labels), kept=contrast_kept(image[0], truth, mask, targets),
         lpips=NAN if lpips is None else slice_lpips(lpips, x, y),
     )  # fmt: skip
+
+
+def measure_sparsification(real: Case, made: Case) -> dict[str, tuple[float, ...]]:
+    """Return the mean error of the most confident voxels of the heart over that of all, by what orders the voxels.
+
+    One value per share of ``KEPT_SHARES``: ordered by the confidence map, and by the error itself, which no map beats.
+    Empty where the synthetic case has no confidence map or its images are equal there.
+    """
+    if made.confidence is None:
+        return {}
+    inside = heart(real)
+    error = np.abs(made.required_image()[0].astype(np.float32) - real.required_image()[0])[inside]
+    if not error.any():
+        return {}
+    orders = {BY_CONFIDENCE: -made.confidence[0][inside], BY_ERROR: error}
+    last = [max(int(np.ceil(share * error.size)), 1) - 1 for share in KEPT_SHARES]
+    curves = {name: sparsification_curve(order, error)[last] for name, order in orders.items()}
+    return {name: tuple(float(value) for value in curve) for name, curve in curves.items()}
 
 
 def heart(case: Case) -> Bool[np.ndarray, "*grid"]:

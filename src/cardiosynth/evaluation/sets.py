@@ -16,11 +16,12 @@ from cardiosynth.evaluation.comparison_tables import (
     nearest_pairs,
     nearest_table,
 )
+from cardiosynth.evaluation.drawn import feature_map
 from cardiosynth.evaluation.extraction import PICTURES, SampleSettings, View, cropped, planes_of
 from cardiosynth.evaluation.judge import judge_extractor, refuse_partial, trained_on
 from cardiosynth.evaluation.kept import Kept
 from cardiosynth.evaluation.lpips import load_lpips
-from cardiosynth.evaluation.results import CaseFigure, Table, pointer
+from cardiosynth.evaluation.results import CaseFigure, PointsFigure, Table, pointer
 from cardiosynth.evaluation.tables import in_words
 from cardiosynth.metrics.memorization import near_copies
 from cardiosynth.segmentation.predict import Segmenter, load_segmenter
@@ -34,7 +35,7 @@ class Compared:
 
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
-    figures: tuple[CaseFigure, ...] = ()
+    figures: tuple[CaseFigure | PointsFigure, ...] = ()
 
 
 def read_comparison(
@@ -83,17 +84,19 @@ def compare_sets(
     view = View(scale, comparison.extractor, comparison.settings, planes_of(shape, comparison.settings))
     comparer, protocol = Comparer(comparison, view, kept), Protocol(in_words(scale), view.settings, view.planes)
     likeness = likeness_table(comparer.likeness(real, "real"), comparer.likeness(synthetic, "synthetic"), protocol)
-    distribution, found = None, Compared()
+    distribution, found, points = None, Compared(), None
     if comparison.extractor is not None or comparison.training is not None:
         samples = comparer.sample(real, "real"), comparer.sample(synthetic, "synthetic")
         if comparison.extractor is not None:
             distribution = distribution_table(*samples, comparison.extractor, protocol)
+            points = feature_map(*samples, comparison.extractor, protocol)
         if comparison.training is not None:
             neighbors = comparer.neighbors(samples, comparison.training)
             found = _memorization(samples[1], neighbors, comparison, protocol, synthetic, relative_to)
     agreement = None if comparison.judge is None else _agreement(comparer, comparison.judge, real, synthetic)
     tables = tuple(table for table in (distribution, likeness, *found.tables, agreement) if table is not None)
-    return Compared(tables, (*found.notes, *_known_names(comparison.judge_cases, real)), found.figures)
+    figures = (*(() if points is None else (points,)), *found.figures)
+    return Compared(tables, (*found.notes, *_known_names(comparison.judge_cases, real)), figures)
 
 
 def _agreement(comparer: Comparer, judge: Segmenter, real: Dataset, synthetic: Dataset) -> Table:

@@ -1,7 +1,7 @@
 """Real cases against synthetic ones: everything that can be measured, case by case, and as sets."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,17 @@ from cardiosynth.core.store import fingerprint
 from cardiosynth.data.dataset import Dataset
 from cardiosynth.data.preparation import suited_scale
 from cardiosynth.evaluation.comparison import Comparison
+from cardiosynth.evaluation.drawn import sparsification_figure
+from cardiosynth.evaluation.galleries import template_gallery
 from cardiosynth.evaluation.kept import Kept, identity
 from cardiosynth.evaluation.lpips import Lpips
-from cardiosynth.evaluation.measures import CaseMeasures, PairMeasures, measure_case, measure_pair
+from cardiosynth.evaluation.measures import (
+    CaseMeasures,
+    PairMeasures,
+    measure_case,
+    measure_pair,
+    measure_sparsification,
+)
 from cardiosynth.evaluation.notes import notes
 from cardiosynth.evaluation.results import CaseFigure, ProjectionFigure, Results, Table, environment, pointer
 from cardiosynth.evaluation.sets import compare_sets
@@ -85,6 +93,8 @@ def evaluate(
     compared = compare_sets(real, synthetic, comparison, scale, kept, relative_to)
     measured_by = Measuring(labels, scale, comparison.lpips)
     found, partners = _measure(real, synthetic, measured_by, reconstruct, kept)
+    curves = sparsification_figure([pair.sparsification for pair in found.pairs])
+    templates = template_gallery(synthetic, [real, *filter(None, [comparison.training])], relative_to)
     return Results(
         title=title,
         summary=f"{synthetic.root.name} ({len(synthetic)} cases) beside {real.root.name} ({len(real)} cases).",
@@ -93,9 +103,16 @@ def evaluate(
         figures=(
             *_case_figures(real, synthetic, partners, relative_to, num_figures),
             *_vessel_figures(real, synthetic, partners, relative_to, num_figures),
+            *((templates,) if templates else ()),
+            *((curves,) if curves else ()),
             *compared.figures,
         ),
-        environment=environment(),
+        environment={
+            "real cases": f"{len(real)} of {real.root.name}, {fingerprint(identity(real, real.case_ids)[1])}",
+            "synthetic cases": f"{len(synthetic)} of {synthetic.root.name}, "
+            f"{fingerprint(identity(synthetic, synthetic.case_ids)[1])}",
+            **environment(),
+        },
     )
 
 
@@ -132,8 +149,10 @@ class Measuring:
     def synthetic(self, case: Case, real: Dataset) -> OfSynthetic:
         """Return the measures of a synthetic case, and of the pair where it has a partner."""
         partner = find_partner(case, real)
-        pair = None if partner is None else (partner.case_id, self.pair(partner, case.required_image()))
-        return self.case(case), pair
+        if partner is None:
+            return self.case(case), None
+        pair = self.pair(partner, case.required_image())
+        return self.case(case), (partner.case_id, replace(pair, sparsification=measure_sparsification(partner, case)))
 
 
 def _measure(

@@ -10,6 +10,7 @@ from cardiosynth.autoencoder.codec import load_codec
 from cardiosynth.core.case import Case
 from cardiosynth.core.progress import Progress
 from cardiosynth.data.dataset import Dataset, read_dataset
+from cardiosynth.evaluation.galleries import mask_gallery
 from cardiosynth.evaluation.results import CaseFigure, Cell, Column, Results, Stage, Table, pointer, spread
 from cardiosynth.evaluation.segmentations import (
     Arms,
@@ -90,7 +91,10 @@ def demo_results(found: Findings) -> Results:
         "title": "cardiosynth demo: from phantoms to a report",
         "summary": _summary(found),
         "notes": (*images.notes, _verdict_of_arms(arms)),
-        "figures": (*images.figures, _training_figure(found), arms_figure(arms, labels, protocol)),
+        "figures": (
+            *images.figures, _training_figure(found), mask_gallery(found.masks, found.sources, found.out),
+            arms_figure(arms, labels, protocol),
+        ),
         "tables": (
             *images.tables, dice_table(arms, labels, protocol), distance_table(arms, labels, protocol),
             connectivity_table(arms, labels.named(VESSEL), protocol), _mask_table(found),
