@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cardiosynth.core.errors import InputError
@@ -81,7 +82,8 @@ def _check_rows(out: Path, plan: TablesPlan) -> None:
     assert "source_image" not in made["noise"][0].provenance
     assert made["image"][0].provenance["sampler"]["strength"] == plan.strength
     codec = load_generator(out / "runs" / "quantized-dual-0").model.codec
-    assert (made["reconstruction"][0].required_image() == codec.reconstruct(test[0])).all()
+    stored = made["reconstruction"][0].required_image()
+    np.testing.assert_allclose(stored, codec.reconstruct(test[0]), atol=0.51)
     found = read_json(out / "measures" / "quantized-dual-reconstruction-0.json")
     assert found["codes"]["codes"]["count"] == 32
     assert [row["case"] for row in found["pairs"]] == list(test.case_ids)

@@ -42,7 +42,7 @@ def write_phantom_slices(out: Path, patients: int, size: int, thickness_mm: floa
     """
     spacing_mm = (FIELD_MM / size, FIELD_MM / size, thickness_mm)
     shape = (size, size, round(FIELD_MM / thickness_mm))
-    names = {label.name: None for label in CARDIAC_CT if label.name not in STRUCTURES}
+    names: dict[str, str | None] = {label.name: None for label in CARDIAC_CT if label.name not in STRUCTURES}
     settings = PrepareSettings(
         spacing_mm=spacing_mm[:2], axes="image", normalize=True, mapping=LabelMapping(names=names),
         slices=SliceSettings(plane="axial", size=size, scale="mm"),
