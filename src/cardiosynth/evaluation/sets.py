@@ -141,7 +141,8 @@ def _pair_figures(
     return tuple(
         CaseFigure(
             title=f"Nearest to a training case: {made} and {training}",
-            caption=f"Real is the training case; distance {distance:.4f}. Each is cut through its own heart.",
+            caption=f"First the training case. Root mean square difference of their small pictures: {distance:.4f} "
+            "of the window. Each is cut through its own heart.",
             synthetic=pointer(synthetic.root, made, relative_to),
             real=pointer(comparison.training.root, training, relative_to),
         )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from cardiosynth.core.lettering import captioned
+from cardiosynth.core.lettering import captioned, legend, stacked
 from cardiosynth.core.picture import Picture, contact_sheet, png_bytes
 from cardiosynth.core.store import whole_file
 from cardiosynth.evaluation.results import (
@@ -80,7 +80,8 @@ def _sheet(grid: PanelGrid) -> Picture:
         for _, row in grid.rows
     ]
     titles = [title for title, _ in grid.rows] if grid.columns else []
-    return contact_sheet(pictures, titles, [heading for heading, _ in grid.columns])
+    sheet = contact_sheet(pictures, titles, [heading for heading, _ in grid.columns])
+    return stacked([sheet, legend(grid.legend, sheet.shape[1], 16)]) if grid.legend else sheet
 
 
 def as_csv(table: Table) -> str:
