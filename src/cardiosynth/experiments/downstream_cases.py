@@ -22,8 +22,11 @@ from cardiosynth.recipes.phantoms import Population, write_phantoms
 from cardiosynth.recipes.registry import as_fcas, recorded_recipe
 from cardiosynth.recipes.stages import Synthesis, generate_cases
 
-FIRST_TEST, FIRST_REAL, FIRST_OTHER = 10_000, 20_000, 30_000
-"""Indices of patients that are in no other group."""
+FIRST_TEST, FIRST_REAL, FIRST_OTHER = 50_000, 20_000, 30_000
+"""Indices of patients that are in no other group. The test's are in no other study either, since generators are chosen
+by what studies show."""
+FIRST_PROTOCOL = 1_000
+"""Of the test; likewise."""
 GIVEN = ("real", "test", "others")
 """What the generator does not make."""
 Rows = list[dict[str, Any]]
@@ -108,7 +111,7 @@ class StudyCases:
         protocols, (seed, *_) = _protocols(templates), (row["provenance"]["seed"] for row in templates.rows.values())
         grid = {"shape": self.recipe.grid.shape, "spacing_mm": self.recipe.grid.spacing_mm, "seed": seed}
         seen = {"protocols": len(protocols), **grid}
-        test = Population(arms.test, protocols=arms.test, first=FIRST_TEST, first_protocol=len(protocols), **grid)
+        test = Population(arms.test, protocols=arms.test, first=FIRST_TEST, first_protocol=FIRST_PROTOCOL, **grid)
         write_phantoms(Population(arms.real, first=FIRST_REAL, **seen), self.root / "real", "real")
         both = protocols & _protocols(write_phantoms(test, self.root / "test", "test"))
         if both:
