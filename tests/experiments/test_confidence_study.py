@@ -12,7 +12,7 @@ from cardiosynth.core.store import read_rows
 from cardiosynth.experiments.confidence_study import MAPS, ConfidencePlan, run_study, wrong_labels
 from cardiosynth.experiments.confidence_tables import added_flops, region_table, tables
 from cardiosynth.recipes.fcas import TINY
-from cardiosynth.sampling.generator import StructDiffGenerator, StructDiffStages
+from cardiosynth.sampling.generator import LatentDiffusionGenerator, LatentDiffusionStages
 from cardiosynth.segmentation.predict import load_segmenter
 from cardiosynth.segmentation.task import train_segmenter
 from tests.segmentation.cases import stage
@@ -61,8 +61,8 @@ def test_wrong_labels_are_those_of_target_structures_in_the_masks_codes(tmp_path
 @pytest.mark.slow
 def test_the_study_is_done_once_and_judges_every_map_on_the_same_images(tmp_path: Path):
     data, run = dataset(tmp_path / "data"), tmp_path / "run"
-    stages = StructDiffStages(autoencoder=AUTOENCODER, diffusion=DIFFUSION, control=CONTROL)
-    StructDiffGenerator(stages, TINY.sampler).fit(data, run)
+    stages = LatentDiffusionStages(autoencoder=AUTOENCODER, diffusion=DIFFUSION, control=CONTROL)
+    LatentDiffusionGenerator(stages, TINY.sampler).fit(data, run)
     train_segmenter(list(data), tmp_path / "judge", QUICK, TINY.intensity)
     paths = {"runs": (str(run),), "templates": str(data.root), "judge": str(tmp_path / "judge")}
     plan = ConfidencePlan(**paths, first=1, cases=2, seeds=(0, 1), maps=("latent", "decoded, moved masks"))

@@ -23,23 +23,23 @@ from cardiosynth.diffusion.unet import CT, TemplateUNet
 from cardiosynth.sampling.confidence import ConfidenceSettings, moved_mask
 from cardiosynth.sampling.generator import (
     Generator,
-    StructDiffGenerator,
-    StructDiffStages,
+    LatentDiffusionGenerator,
+    LatentDiffusionStages,
     load_generator,
 )
-from cardiosynth.sampling.model import StructDiffModel, load_model
+from cardiosynth.sampling.model import LatentDiffusionModel, load_model
 from cardiosynth.sampling.sampler import SamplerSettings, draw_latent
 
 SAMPLER = SamplerSettings(steps=4, precision="fp32", confidence=ConfidenceSettings(interval=2))
 PAIR = (case(0), case(1))
-STAGES = StructDiffStages(autoencoder=AUTOENCODER, diffusion=DIFFUSION, control=CONTROL)
+STAGES = LatentDiffusionStages(autoencoder=AUTOENCODER, diffusion=DIFFUSION, control=CONTROL)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run trained by the generator's own ``fit``."""
     root = tmp_path_factory.mktemp("run")
-    StructDiffGenerator(STAGES, SAMPLER).fit(dataset(root / "data"), root)
+    LatentDiffusionGenerator(STAGES, SAMPLER).fit(dataset(root / "data"), root)
     return root
 
 
@@ -192,7 +192,7 @@ def test_a_target_the_model_does_not_know_is_refused_and_a_surrounding_of_the_te
 
 def test_an_untrained_generator_says_so():
     with pytest.raises(InputError, match="call fit"):
-        StructDiffGenerator(STAGES, SAMPLER).generate(case(0), case(1), 0)
+        LatentDiffusionGenerator(STAGES, SAMPLER).generate(case(0), case(1), 0)
 
 
 def test_a_loaded_generator_knows_how_it_was_trained(loaded):
@@ -201,7 +201,7 @@ def test_a_loaded_generator_knows_how_it_was_trained(loaded):
 
 def test_fitting_a_finished_run_again_changes_nothing(run):
     before = load_tensors(run / "control" / "step-0000002" / "model.safetensors")
-    StructDiffGenerator(STAGES, SAMPLER).fit(read_dataset(run / "data"), run)
+    LatentDiffusionGenerator(STAGES, SAMPLER).fit(read_dataset(run / "data"), run)
     after = load_tensors(run / "control" / "step-0000002" / "model.safetensors")
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
@@ -227,7 +227,7 @@ def test_the_autoencoder_of_another_run_is_taken_where_named(run, tmp_path, load
 def test_mr_takes_the_window_of_the_template(tmp_path):
     root, scale = tmp_path / "data", IntensityScale(unit="mr")
     mr = [case(i).with_(image=(case(i).image + 200).clip(0), intensity_unit="mr") for i in range(3)]
-    made = StructDiffGenerator(STAGES.model_copy(update={"intensity": scale}), SAMPLER)
+    made = LatentDiffusionGenerator(STAGES.model_copy(update={"intensity": scale}), SAMPLER)
     made.fit(write_dataset(mr, root), tmp_path / "run")
     found = made.generate(mr[0], mr[1], 0)
     low, high = np.percentile(mr[1].image, scale.percentiles)
@@ -368,7 +368,7 @@ def told(run):
     network.requires_grad_(False).eval()
     record = {**model.record, "settings": {**model.record["settings"], "drop_template": 0.1}}
     sampler = SAMPLER.model_copy(update={"guidance_template": 1.0, "guidance_stacked": True})
-    return StructDiffGenerator(STAGES, sampler, model=StructDiffModel(codec, network, model.first, record))
+    return LatentDiffusionGenerator(STAGES, sampler, model=LatentDiffusionModel(codec, network, model.first, record))
 
 
 def test_networks_are_told_the_masks_acquisition_in_every_variant(told):

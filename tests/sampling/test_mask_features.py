@@ -6,11 +6,11 @@ from diffusion.small import AUTOENCODER, CONTROL, DIFFUSION, case, dataset
 
 from cardiosynth.autoencoder.codec import Codec
 from cardiosynth.sampling.confidence import ConfidenceSettings, moved_mask
-from cardiosynth.sampling.generator import StructDiffGenerator, StructDiffStages, load_generator
+from cardiosynth.sampling.generator import LatentDiffusionGenerator, LatentDiffusionStages, load_generator
 from cardiosynth.sampling.sampler import SamplerSettings
 
 NETWORK = AUTOENCODER.network.model_copy(update={"mask_features": 3})
-STAGES = StructDiffStages(
+STAGES = LatentDiffusionStages(
     autoencoder=AUTOENCODER.model_copy(update={"network": NETWORK}), diffusion=DIFFUSION, control=CONTROL
 )
 SAMPLER = SamplerSettings(
@@ -21,7 +21,7 @@ SAMPLER = SamplerSettings(
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     root = tmp_path_factory.mktemp("told")
-    StructDiffGenerator(STAGES, SAMPLER).fit(dataset(root / "data"), root)
+    LatentDiffusionGenerator(STAGES, SAMPLER).fit(dataset(root / "data"), root)
     return root
 
 

@@ -10,7 +10,7 @@ from cardiosynth.core.random import generator
 from cardiosynth.data.dataset import write_dataset
 from cardiosynth.diffusion.process import Cosine, VariancePreserving
 from cardiosynth.sampling.confidence import ConfidenceSettings
-from cardiosynth.sampling.generator import Generator, StructDiffGenerator, StructDiffStages, load_generator
+from cardiosynth.sampling.generator import Generator, LatentDiffusionGenerator, LatentDiffusionStages, load_generator
 from cardiosynth.sampling.sampler import SamplerSettings, draw_latent
 
 SAMPLER = SamplerSettings(
@@ -18,13 +18,15 @@ SAMPLER = SamplerSettings(
 )
 # Three layers begin at zero on the label's way out of the network: it takes as many steps for the label to be heard.
 LONGER = STAGE.model_copy(update={"training": STAGE.training.model_copy(update={"steps": 6}), "drop_mask": 0.0})
-STAGES = StructDiffStages(intensity=SCALE, autoencoder=AUTOENCODER, diffusion=LONGER, control=None)
+STAGES = LatentDiffusionStages(intensity=SCALE, autoencoder=AUTOENCODER, diffusion=LONGER, control=None)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
-    StructDiffGenerator(STAGES, SAMPLER).fit(write_dataset([cut(index) for index in range(4)], root / "data"), root)
+    LatentDiffusionGenerator(STAGES, SAMPLER).fit(
+        write_dataset([cut(index) for index in range(4)], root / "data"), root
+    )
     return root
 
 

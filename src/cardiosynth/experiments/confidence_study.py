@@ -36,7 +36,7 @@ from cardiosynth.experiments.study import Study
 from cardiosynth.recipes.fcas import DEMO
 from cardiosynth.recipes.sizes import PAPER
 from cardiosynth.sampling.confidence import ConfidenceSettings
-from cardiosynth.sampling.generator import StructDiffGenerator, load_generator
+from cardiosynth.sampling.generator import LatentDiffusionGenerator, load_generator
 from cardiosynth.segmentation.predict import Segmenter, load_segmenter, predict_mask
 
 MAPS: dict[str, ConfidenceSettings] = {
@@ -129,7 +129,7 @@ def _judge_all(out: Path, plan: ConfidencePlan) -> None:
 
 
 def _make(
-    plan: ConfidencePlan, trained: StructDiffGenerator, patients: Dataset, index: int, seed: int
+    plan: ConfidencePlan, trained: LatentDiffusionGenerator, patients: Dataset, index: int, seed: int
 ) -> tuple[dict[str, Case], dict[str, float]]:
     """Return the synthetic case with every kind of map, and the CPU seconds that each took.
 
@@ -141,7 +141,7 @@ def _make(
     made, cpu_s = {}, {}
     for name in (*plan.maps, *([""] if index == plan.first else [])):
         sampler = trained.sampler.model_copy(update={"confidence": MAPS.get(name)})
-        generator = StructDiffGenerator(trained.stages, sampler, trained.device, trained.model)
+        generator = LatentDiffusionGenerator(trained.stages, sampler, trained.device, trained.model)
         started = time.process_time()
         made[name] = generator.generate(target, template, seed)
         cpu_s[name] = round(time.process_time() - started, 2)

@@ -14,8 +14,8 @@ from cardiosynth.diffusion.settings import DiffusionStage
 from cardiosynth.diffusion.sheets import Draw, Trainee
 from cardiosynth.diffusion.stages import told_spacing
 from cardiosynth.diffusion.unet import chest_ct
-from cardiosynth.sampling.generator import StructDiffGenerator, StructDiffStages
-from cardiosynth.sampling.model import StructDiffModel
+from cardiosynth.sampling.generator import LatentDiffusionGenerator, LatentDiffusionStages
+from cardiosynth.sampling.model import LatentDiffusionModel
 from cardiosynth.sampling.sampler import SamplerSettings, draw_latent
 from cardiosynth.training.settings import uses_bfloat16
 
@@ -42,8 +42,8 @@ def sheet_sampler(sampler: SamplerSettings) -> Draw:
 def _conditional(trainee: Trainee, template: Case, reference: Case, sampler: SamplerSettings) -> Case:
     record = {"fingerprint": "in training", **trainee.record}
     first = parse_settings(DiffusionStage, record.get("first_stage", record["settings"]), "the stage's record")
-    model = StructDiffModel(trainee.codec, trainee.network, first, record)
-    maker = StructDiffGenerator(StructDiffStages(), sampler, str(trainee.codec.device), model)
+    model = LatentDiffusionModel(trainee.codec, trainee.network, first, record)
+    maker = LatentDiffusionGenerator(LatentDiffusionStages(), sampler, str(trainee.codec.device), model)
     return maker.generate(reference, template, SEED)
 
 

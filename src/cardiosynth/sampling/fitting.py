@@ -5,13 +5,13 @@ import numpy as np
 from cardiosynth.core.case import Case
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import relabel
-from cardiosynth.sampling.model import StructDiffModel
+from cardiosynth.sampling.model import LatentDiffusionModel
 
 SPACING_TOLERANCE = 0.05
 """Relative difference of voxel sizes that still counts as the grid of training."""
 
 
-def reference_of(model: StructDiffModel, mask: Case) -> Case:
+def reference_of(model: LatentDiffusionModel, mask: Case) -> Case:
     """Return a reference in the model's codes, with all its target structures.
 
     Raises:
@@ -30,7 +30,7 @@ def reference_of(model: StructDiffModel, mask: Case) -> Case:
     return fitted
 
 
-def adapted(model: StructDiffModel, case: Case) -> tuple[Case, list[str]]:
+def adapted(model: LatentDiffusionModel, case: Case) -> tuple[Case, list[str]]:
     """Return a case in the model's codes, matched by name, and the structures that the model does not know.
 
     Raises:
@@ -43,7 +43,7 @@ def adapted(model: StructDiffModel, case: Case) -> tuple[Case, list[str]]:
     return case.with_(mask=codes, labels=model.labels), missing
 
 
-def missing_targets(model: StructDiffModel, template: Case, reference: Case) -> list[str]:
+def missing_targets(model: LatentDiffusionModel, template: Case, reference: Case) -> list[str]:
     """Return the target structures of a reference whose intensity the template does not tell."""
     wanted, there = (set(np.unique(case.required_mask()).tolist()) for case in (reference, template))
     return [label.name for label in model.labels.targets if label.code in wanted - there]
@@ -73,7 +73,7 @@ def check_own_mask(reference: Case, source: Case) -> None:
         )
 
 
-def _check_grid(model: StructDiffModel, case: Case) -> None:
+def _check_grid(model: LatentDiffusionModel, case: Case) -> None:
     shape, multiple = case.grid.shape, model.multiple
     trained = model.record["grid"]["spacing_mm"]
     wanted = "--shape " + " ".join(str(max(1, round(n / multiple)) * multiple) for n in shape)

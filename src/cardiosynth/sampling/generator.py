@@ -30,7 +30,7 @@ from cardiosynth.sampling.confidence import Again, Decode, SkipSamplingVariance,
 from cardiosynth.sampling.ensemble import ensemble_dispersion
 from cardiosynth.sampling.fitting import adapted, check_own_mask, check_same_grid, missing_targets, reference_of
 from cardiosynth.sampling.guidance import GuidedDenoiser, Variants, embedded_variants
-from cardiosynth.sampling.model import StructDiffModel, load_model
+from cardiosynth.sampling.model import LatentDiffusionModel, load_model
 from cardiosynth.sampling.sampler import SamplerSettings, draw_latent
 from cardiosynth.training.settings import uses_bfloat16
 
@@ -48,7 +48,7 @@ class Generator(Protocol):
         ...
 
 
-class StructDiffStages(Settings):
+class LatentDiffusionStages(Settings):
     """What is trained: the stages, without ``control`` where the diffusion is told of masks, and their intensities."""
 
     intensity: IntensityScale = IntensityScale()
@@ -57,7 +57,7 @@ class StructDiffStages(Settings):
     control: ControlStage | None = ControlStage()
 
 
-class StructDiffGenerator:
+class LatentDiffusionGenerator:
     """FCaS's generator and FQCDM's: latent diffusion, told of mask and template or of the mask, with a confidence map.
 
     Args:
@@ -69,16 +69,16 @@ class StructDiffGenerator:
 
     def __init__(
         self,
-        stages: StructDiffStages,
+        stages: LatentDiffusionStages,
         sampler: SamplerSettings,
         device: str = "cpu",
-        model: StructDiffModel | None = None,
+        model: LatentDiffusionModel | None = None,
     ):
         self.stages, self.sampler, self.device = stages, sampler, device
         self._model = model
 
     @property
-    def model(self) -> StructDiffModel:
+    def model(self) -> LatentDiffusionModel:
         """The trained networks.
 
         Raises:
@@ -278,7 +278,7 @@ class StructDiffGenerator:
         if ssv is not None:
             return ssv.confidence(image.shape[1:])
         changes = {"confidence": None, "steps": settings.member_steps or self.sampler.steps}
-        plain = StructDiffGenerator(self.stages, self.sampler.model_copy(update=changes), self.device, self._model)
+        plain = LatentDiffusionGenerator(self.stages, self.sampler.model_copy(update=changes), self.device, self._model)
         seeds = [named_seed(seed, "confidence", number) for number in range(1, settings.members)]
         others = ensemble_dispersion(plain.generate, mask, template, seeds)
         others.add(image)
@@ -324,7 +324,7 @@ def _expanded(acquisition: Acquisition | None, batch: int) -> Acquisition | None
 
 def load_generator(
     run: Path, device: str = "cpu", sampler: SamplerSettings | None = None, autoencoder: Path | None = None
-) -> StructDiffGenerator:
+) -> LatentDiffusionGenerator:
     """Load the generator of a run from its checkpoints.
 
     Args:
@@ -338,12 +338,12 @@ def load_generator(
     """
     run = Path(run)
     model = load_model(run, device, autoencoder)
-    return StructDiffGenerator(recorded_stages(model), sampler or recorded_sampler(run), device, model)
+    return LatentDiffusionGenerator(recorded_stages(model), sampler or recorded_sampler(run), device, model)
 
 
-def recorded_stages(model: StructDiffModel) -> StructDiffStages:
+def recorded_stages(model: LatentDiffusionModel) -> LatentDiffusionStages:
     """Return the settings that the networks were trained with, from their records."""
-    return StructDiffStages(
+    return LatentDiffusionStages(
         intensity=model.codec.scale,
         autoencoder=parse_settings(AutoencoderStage, model.codec.record["settings"], "the autoencoder's record"),
         diffusion=model.first,

@@ -13,7 +13,7 @@ from cardiosynth.diffusion.unet import TemplateUNet
 from cardiosynth.sampling.guidance import Guidance
 
 
-class StructDiffModel:
+class LatentDiffusionModel:
     """The trained networks of a run and what they expect.
 
     Args:
@@ -54,7 +54,7 @@ class StructDiffModel:
         return {"diffusion": self.record["diffusion"], "control": self.record["fingerprint"]}
 
 
-def load_model(run: Path, device: str = "cpu", autoencoder: Path | None = None) -> StructDiffModel:
+def load_model(run: Path, device: str = "cpu", autoencoder: Path | None = None) -> LatentDiffusionModel:
     """Load the networks of a run: ``autoencoder/`` and ``control/``, or ``diffusion/`` where there is no control.
 
     Args:
@@ -68,4 +68,4 @@ def load_model(run: Path, device: str = "cpu", autoencoder: Path | None = None) 
     codec = load_codec(autoencoder or run, device)
     alone = not (run / "control").is_dir() and (run / "diffusion").is_dir()
     network, first, record = (load_diffusion if alone else load_control)(run, codec, device)
-    return StructDiffModel(codec.with_statistics(recorded_statistics(record, run)), network, first, record)
+    return LatentDiffusionModel(codec.with_statistics(recorded_statistics(record, run)), network, first, record)
