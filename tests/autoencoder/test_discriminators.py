@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,9 @@ from cardiosynth.autoencoder.discriminators import (
     AdversarialSettings,
     build_discriminator,
     canny_edges,
+    fooling_cost,
     fooling_loss,
+    telling_cost,
     telling_loss,
 )
 from cardiosynth.core.config import parse_settings
@@ -42,6 +46,22 @@ def test_the_hinge_asks_for_a_margin_and_no_more():
     assert float(telling_loss(Echo(), images(-1.5), images(2.0), judgement="hinge")) == 0
     found = telling_loss(Echo(), images(0.5), images(0.2), judgement="hinge")
     assert float(found) == pytest.approx(0.5 * (0.8 + 1.5))
+
+
+def test_cross_entropy_takes_answers_for_log_odds():
+    odds = torch.tensor([3.0, 0.25])
+    assert float(fooling_cost(odds.log(), "cross_entropy")) == pytest.approx(-math.log(0.75 * 0.2) / 2)
+    chance = torch.zeros(3)
+    assert float(telling_cost(chance, chance, "cross_entropy")) == pytest.approx(math.log(2)), "it cannot tell"
+    told = telling_cost(torch.tensor([math.log(0.25)]), torch.tensor([math.log(3.0)]), "cross_entropy")
+    assert float(told) == pytest.approx(-math.log(0.8 * 0.75) / 2)
+
+
+def test_squares_count_below_zero_as_above_and_monais_least_squares_do_not():
+    answers = torch.tensor([-1.0])
+    assert float(fooling_cost(answers, "squares")) == 4
+    assert float(fooling_cost(answers, "least_squares")) == pytest.approx(1.05**2)
+    assert float(telling_cost(answers, torch.tensor([0.5]), "squares")) == pytest.approx(0.5 * (1 + 0.25))
 
 
 DUAL = AdversarialSettings(kind="dual", judgement="hinge", norm="batch", channels=4, layers=2, edge_blocks=2)

@@ -2,6 +2,7 @@ import json
 import math
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,20 @@ def test_a_player_moves_from_its_first_step_on(tmp_path):
     assert not torch.equal(after["maker.weight"], begun["maker.weight"])
     after = load_file(fit(Adversarial(), changed(ema_decay=0.0), tmp_path, RECORD, stop_at=4) / "model.safetensors")
     assert not torch.equal(after["judge.weight"], begun["judge.weight"])
+
+
+def test_a_player_moves_at_its_own_pace(tmp_path):
+    class Uneven(Adversarial):
+        def players(self):
+            maker, judge = super().players()
+            return [maker, replace(judge, first_step=0, pace=4.0)]
+
+    settings = changed(steps=1, learning_rate=1e-4, schedule="constant", warmup_steps=0, weight_decay=0, ema_decay=0.0)
+    begun = {name: value.clone() for name, value in Adversarial().module.state_dict().items()}
+    after = load_file(fit(Uneven(), settings, tmp_path, RECORD) / "model.safetensors")
+    # Adam's first step is the learning rate, whatever the gradient.
+    for name, rate in (("maker.weight", 1e-4), ("judge.weight", 4e-4)):
+        assert (after[name] - begun[name]).abs().median().item() == pytest.approx(rate, rel=1e-2)
 
 
 def test_a_finished_run_returns_at_once(unbroken):

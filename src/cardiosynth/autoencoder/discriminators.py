@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cardiosynth.core.config import Settings
 from cardiosynth.core.random import named_weights
 
-Judgement = Literal["least_squares", "hinge"]
+Judgement = Literal["least_squares", "hinge", "cross_entropy", "squares"]
 
 
 class AdversarialSettings(Settings):
@@ -26,9 +26,10 @@ class AdversarialSettings(Settings):
     Attributes:
         kind: ``patch``, or ``dual``: the same with a branch that sees the edges of the real image, for slices.
             Published (MAISI) patch, (FQCDM) dual.
-        judgement: ``least_squares`` (Mao et al. 2017) draws answers towards 1 for images and 0 for reconstructions;
-            ``hinge`` (Lim & Ye 2017) beyond 1 and below -1. Published (MAISI) least squares, (VQGAN) hinge; not stated
-            by FQCDM.
+        judgement: ``squares`` (Mao et al. 2017) draws answers towards 1 for images and 0 for reconstructions;
+            ``least_squares`` is MONAI's form of it, in which answers below 0 count a twentieth; ``hinge`` (Lim & Ye
+            2017) draws beyond 1 and below -1; ``cross_entropy`` (Goodfellow et al. 2014) takes answers for log odds.
+            Published (MAISI) least squares, (VQGAN) hinge; not stated by FQCDM.
         weight: of the autoencoder's adversarial loss. Published (MAISI) 0.1, (VQGAN) 0.8 of the adaptive weight.
         adaptive: multiply ``weight`` by what makes both gradients at the decoder's end alike. Published (FQCDM) yes.
         warmup_steps: finished steps before either player knows of the other. MAISI publishes none; (VQGAN) 10000.
@@ -165,13 +166,7 @@ def fooling_loss(
         edges: of the real images, for a dual one.
         judgement: as in `AdversarialSettings`.
     """
-    constants = {name: value.detach() for name, value in discriminator.state_dict().items()}
-    with _float32(reconstruction.device):
-        seen = (_with_edges(reconstruction, edges),)
-        answers = torch.func.functional_call(discriminator, constants, seen)[-1]
-        if judgement == "hinge":
-            return -answers.mean()
-        return LEAST_SQUARES(answers, target_is_real=True, for_discriminator=False)
+    return fooling_cost(judged(discriminator, _with_edges(reconstruction, edges), constant=True)[-1], judgement)
 
 
 def telling_loss(
@@ -185,19 +180,55 @@ def telling_loss(
 
     No gradient reaches what made the reconstruction. A dual one sees the edges of the real image beside both.
     """
-    with _float32(image.device):
-        made, real = (discriminator(_with_edges(x, edges))[-1] for x in (reconstruction.detach(), image))
-        if judgement == "hinge":
-            return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + made).mean())
-        found_out = LEAST_SQUARES(made, target_is_real=False, for_discriminator=True)
-        return 0.5 * (found_out + LEAST_SQUARES(real, target_is_real=True, for_discriminator=True))
+    made, real = (judged(discriminator, _with_edges(x, edges))[-1] for x in (reconstruction.detach(), image))
+    return telling_cost(made, real, judgement)
+
+
+def judged(discriminator: nn.Module, *seen: Tensor, constant: bool = False) -> list[Tensor]:
+    """Return a discriminator's features and, last, its answers; computed in float32 under any autocast.
+
+    Args:
+        discriminator: whatever it sees -> list of features, answers last.
+        seen: what it judges, and what it is shown beside.
+        constant: see its weights as constants, so that no gradient reaches them.
+    """
+    # torch 2.13's 3D convolutions in bfloat16 on the CPU leave parts of their gradients unwritten where the kernel of 4
+    # meets a grid of a few voxels: now and then the weights received what the memory had held before.
+    with torch.autocast(seen[0].device.type, enabled=False):
+        inputs = tuple(x.float() for x in seen)
+        if not constant:
+            return discriminator(*inputs)
+        weights = {name: value.detach() for name, value in discriminator.state_dict().items()}
+        return torch.func.functional_call(discriminator, weights, inputs)
+
+
+def fooling_cost(answers: Float[Tensor, "..."], judgement: Judgement) -> Float[Tensor, ""]:
+    """Return what a generator pays for the answers to what it made, a mean over them."""
+    match judgement:
+        case "hinge":
+            return -answers.mean()
+        case "cross_entropy":
+            return F.softplus(-answers).mean()
+        case "squares":
+            return (answers - 1).square().mean()
+        case "least_squares":
+            return LEAST_SQUARES(answers, target_is_real=True, for_discriminator=False)
+
+
+def telling_cost(made: Float[Tensor, "..."], real: Float[Tensor, "..."], judgement: Judgement) -> Float[Tensor, ""]:
+    """Return what a discriminator pays for its answers, half for what was made and half for what is real."""
+    match judgement:
+        case "hinge":
+            costs = F.relu(1 + made).mean() + F.relu(1 - real).mean()
+        case "cross_entropy":
+            costs = F.softplus(made).mean() + F.softplus(-real).mean()
+        case "squares":
+            costs = made.square().mean() + (real - 1).square().mean()
+        case "least_squares":
+            found_out = LEAST_SQUARES(made, target_is_real=False, for_discriminator=True)
+            costs = found_out + LEAST_SQUARES(real, target_is_real=True, for_discriminator=True)
+    return 0.5 * costs
 
 
 def _with_edges(image: Tensor, edges: Tensor | None) -> Tensor:
-    return image.float() if edges is None else torch.cat((image.float(), edges), dim=1)
-
-
-def _float32(device: torch.device) -> torch.autocast:
-    # torch 2.13's 3D convolutions in bfloat16 on the CPU leave parts of their gradients unwritten where the kernel of 4
-    # meets a grid of a few voxels: now and then the weights received what the memory had held before.
-    return torch.autocast(device.type, enabled=False)
+    return image if edges is None else torch.cat((image.float(), edges), dim=1)
