@@ -165,3 +165,13 @@ def test_what_cannot_be_compared_is_refused(heart, real, tmp_path: Path):
     other = heart("o").with_(labels=label_table({"a": 1, "b": 4, "c": 11}))
     with pytest.raises(InputError, match="no structure in common"):
         evaluate(real, write_dataset([other], tmp_path / "other"))
+
+
+def test_what_was_told_of_no_mask_is_compared_as_a_set_only(synthetic, real, tmp_path: Path):
+    case = synthetic("s0", "r0").with_(mask=None, confidence=None, provenance={"parents": [], "conditional": False})
+    made = write_dataset([case, case.with_(case_id="s1")], tmp_path / "made")
+    results = evaluate(real, made, relative_to=tmp_path)
+    assert titles(results) == ["Continuity across slices", "Diversity"]
+    assert any("show no mask" in note for note in results.notes)
+    with pytest.raises(InputError, match="no case with image and mask"):
+        evaluate(real, write_dataset([case.with_(provenance={})], tmp_path / "lacking"))

@@ -195,3 +195,20 @@ def test_a_folder_made_with_another_seed_or_model_is_refused(library, tmp_path):
 def test_without_masks_there_is_nothing_to_synthesize(library, tmp_path):
     with pytest.raises(InputError, match="no mask"):
         synthesize(NoisyTemplate(), [patient(0).with_(mask=None)], library, tmp_path, 1, seed=0)
+
+
+def test_a_generator_that_was_told_of_no_mask_gets_none(library, tmp_path):
+    class Unconditional(NoisyTemplate):
+        def generate(self, mask: Case, template: Case, seed: int) -> Case:
+            return (
+                super()
+                .generate(mask, template, seed)
+                .with_(mask=None, provenance={"conditional": False, "parents": []})
+            )
+
+    made = synthesize(Unconditional(), library, library, tmp_path / "made", 2, seed=0)
+    assert not any(made.has("mask", name) for name in made.case_ids)
+    facts = made.row("synthetic-00001")["provenance"]
+    assert facts["parents"] == []
+    assert not {"reference", "mask"} & facts.keys()
+    assert facts["conditional"] is False

@@ -105,15 +105,15 @@ class PairMeasures:
 
 
 def measure_case(case: Case, names: Sequence[str]) -> CaseMeasures:
-    """Measure the structures called ``names`` that this case has; the case needs a mask."""
-    present = set(np.unique(case.required_mask()).tolist())
+    """Measure the structures called ``names`` that this case has: none where it has no mask."""
+    present = set() if case.mask is None else set(np.unique(case.mask).tolist())
     labels = [label for label in case.labels if label.name in names and label.code in present]
     structures = {label.name: _measure_structure(case, label) for label in labels}
     image = case.image
     steps = () if image is None else tuple(slice_step(image[0], axis) for axis in range(image.ndim - 1))
-    if case.confidence is None:
+    if case.confidence is None or case.mask is None:
         return CaseMeasures(case.case_id, structures, steps=steps)
-    target = np.isin(case.required_mask(), case.labels.target_codes)
+    target = np.isin(case.mask, case.labels.target_codes)
     inside, outside = _mean(case.confidence[target]), _mean(case.confidence[~target])
     return CaseMeasures(case.case_id, structures, inside, outside, steps)
 

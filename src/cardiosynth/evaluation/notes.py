@@ -47,6 +47,8 @@ def _origin(real: Dataset) -> list[str]:
 def _unpaired(found: Measured) -> list[str]:
     if found.pairs:
         return []
+    if not any(case.structures for case in found.synthetic):
+        return ["The synthetic images show no mask; they are compared with the real ones as a set only."]
     return [
         "No synthetic case has the mask of a real one, so similarity (SSIM, PSNR, RMSE) is not measured; intensity, "
         "contrast and shape are compared between the two groups."

@@ -93,7 +93,8 @@ def compare_sets(
         if comparison.training is not None:
             neighbors = comparer.neighbors(samples, comparison.training)
             found = _memorization(samples[1], neighbors, comparison, protocol, synthetic, relative_to)
-    agreement = None if comparison.judge is None else _agreement(comparer, comparison.judge, real, synthetic)
+    shown = synthetic.with_masks()
+    agreement = _agreement(comparer, comparison.judge, real, shown) if comparison.judge and len(shown) else None
     tables = tuple(table for table in (distribution, likeness, *found.tables, agreement) if table is not None)
     figures = (*(() if points is None else (points,)), *found.figures)
     return Compared(tables, (*found.notes, *_known_names(comparison.judge_cases, real)), figures)

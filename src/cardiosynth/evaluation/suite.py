@@ -68,11 +68,12 @@ def evaluate(
     """Compare synthetic with real cases.
 
     A synthetic case is paired with a real one when both have the same target mask: the real one is its parent or
-    namesake and the mask was not deformed. Similarity is measured on pairs only; everything else on all cases.
+    namesake and the mask was not deformed. Similarity is measured on pairs only; everything else on all cases. Cases
+    that were made without being told of a mask have none, and are compared as a set of images only.
 
     Args:
         real: real (or phantom) cases; those with image and mask count.
-        synthetic: synthetic cases with image and mask.
+        synthetic: synthetic cases with image and mask, or all without a mask.
         relative_to: folder of the results file, from which the datasets are found again.
         scale: which intensities become [0, 1]; for None those the dataset was prepared for, else [-1000, 2000] HU, or
             percentiles of the real image for MR.
@@ -85,7 +86,7 @@ def evaluate(
         InputError: a dataset without image-mask pairs, different intensity units, no structure in common, a judge that
             took part in making the synthetic cases, or real cases that are training cases.
     """
-    real, synthetic, comparison = _usable(real), _usable(synthetic), comparison or Comparison()
+    real, synthetic, comparison = _usable(real), _made(synthetic), comparison or Comparison()
     labels = _common_labels(real, synthetic)
     unknown = real.intensity_unit == "unknown"
     scale = scale or (IntensityScale(unit="mr") if unknown else suited_scale(real))
@@ -118,7 +119,7 @@ def evaluate(
 
 def find_partner(case: Case, real: Dataset) -> Case | None:
     """Return the real case that has the same target mask on the same grid: a parent or namesake, or None."""
-    if case.provenance.get("mask"):  # the record of how the mask was deformed
+    if case.mask is None or case.provenance.get("mask"):  # the record of how the mask was deformed
         return None
     parents = case.provenance.get("parents", ())
     for name in dict.fromkeys([case.case_id, *parents]):
@@ -220,6 +221,12 @@ def _usable(dataset: Dataset) -> Dataset:
     return usable
 
 
+def _made(dataset: Dataset) -> Dataset:
+    """Return the synthetic cases that can be compared: all, where a generator made them without a mask."""
+    told = [case_id for case_id, row in dataset.rows.items() if row["provenance"].get("conditional", True)]
+    return _usable(dataset) if told else dataset.with_images()
+
+
 def _common_labels(real: Dataset, synthetic: Dataset) -> LabelTable:
     if real.intensity_unit != synthetic.intensity_unit:
         raise InputError(
@@ -234,6 +241,9 @@ def _common_labels(real: Dataset, synthetic: Dataset) -> LabelTable:
 
 
 def _tables(found: Measured) -> tuple[Table, ...]:
+    if not any(case.structures for case in found.synthetic):
+        table = continuity_table(found)
+        return () if table is None else (table,)
     tables = (
         similarity_table(found), contrast_table(found), intensity_table(found), shape_table(found),
         continuity_table(found), confidence_table(found),
@@ -271,6 +281,7 @@ def _vessel_figures(
         return []
     shown = [(f"real: {name}", pointer(real.root, name, relative_to)) for name in real.case_ids[:count]]
     order = _first(synthetic, partners, count)
+    order = [name for name in order if synthetic.has("mask", name)]
     shown += [(f"synthetic: {name}", pointer(synthetic.root, name, relative_to)) for name in order]
     caption = "Seen from the front; brighter is nearer, the shadow is the rest of the heart."
     return [

@@ -22,17 +22,29 @@ from cardiosynth.core.random import generator, named_seed
 from cardiosynth.core.store import read_json
 from cardiosynth.data.dataset import Dataset
 from cardiosynth.diffusion.codes import lacks_body, told_mask
-from cardiosynth.diffusion.control import Condition, ConditionSettings, mask_alone, palette
+from cardiosynth.diffusion.control import Condition, mask_alone, palette
 from cardiosynth.diffusion.denoiser import Denoiser, NetworkDenoiser
 from cardiosynth.diffusion.stages import ControlStage, DiffusionStage, train_control, train_diffusion
 from cardiosynth.diffusion.unet import Acquisition, chest_ct
 from cardiosynth.sampling.confidence import Again, Decode, SkipSamplingVariance, confidence_map, moved_mask
 from cardiosynth.sampling.ensemble import ensemble_dispersion
-from cardiosynth.sampling.fitting import adapted, check_own_mask, check_same_grid, missing_targets, reference_of
+from cardiosynth.sampling.fitting import (
+    adapted,
+    check_grid,
+    check_own_mask,
+    check_same_grid,
+    missing_targets,
+    reference_of,
+)
 from cardiosynth.sampling.guidance import GuidedDenoiser, Variants, embedded_variants
 from cardiosynth.sampling.model import LatentDiffusionModel, load_model
 from cardiosynth.sampling.sampler import SamplerSettings, draw_latent
+from cardiosynth.sampling.stitching import StitchedDenoiser, Structures, embedded_structures
 from cardiosynth.training.settings import uses_bfloat16
+
+
+Told = Variants | Structures | None
+"""What a denoiser is told, embedded."""
 
 
 @runtime_checkable
@@ -44,7 +56,10 @@ class Generator(Protocol):
         ...
 
     def generate(self, mask: Case, template: Case, seed: int) -> Case:
-        """Return a synthetic case that shows ``mask``, in the manner of ``template``."""
+        """Return a synthetic case that shows ``mask``, in the manner of ``template``.
+
+        A generator that is told of no mask returns a case without one.
+        """
         ...
 
 
@@ -58,7 +73,10 @@ class LatentDiffusionStages(Settings):
 
 
 class LatentDiffusionGenerator:
-    """FCaS's generator and FQCDM's: latent diffusion, told of mask and template or of the mask, with a confidence map.
+    """FCaS's generator, FQCDM's and those of diffusion peers, with a confidence map.
+
+    The denoiser is told of mask and template, of the mask, or of nothing; latents are those of any codec, voxels among
+    them.
 
     Args:
         stages: how ``fit`` trains.
@@ -98,7 +116,8 @@ class LatentDiffusionGenerator:
         train_diffusion(cases, run, self.stages.diffusion, device=self.device)
         if self.stages.control is not None:
             train_control(cases, run, self.stages.control, device=self.device)
-        self._model = load_model(run, self.device)
+        untold = self.stages.control is None and self.stages.diffusion.condition is None
+        self._model = load_model(run, self.device, untold=untold)
 
     def generate(self, mask: Case, template: Case, seed: int) -> Case:
         """Return a synthetic case for a reference mask and a template pair.
@@ -112,8 +131,8 @@ class LatentDiffusionGenerator:
             seed: the run's seed.
 
         Returns:
-            Image in the template's unit (HU as int16, MR as float32), the targets of the mask, confidence, and what
-            made it. Affine and labels are the mask's. Structures are matched by name; those of the template that the
+            Image in the template's unit (HU as int16, MR as float32), the targets of the mask, which a network that is
+            told nothing does not show and its case does not hold, confidence, and what made it. Affine and labels are the mask's. Structures are matched by name; those of the template that the
             model does not know become background (``left_out`` in the provenance); those of the mask that the template
             lacks are drawn at the intensity they had in training on average (``not_in_template``). A body that the
             template's mask lacks is found in its image where the model must be told (``body_added``).
@@ -124,9 +143,8 @@ class LatentDiffusionGenerator:
                 structure that the model does not know; guidance needs a dropout that the model was not trained with;
                 the mask of a reconstruction is not its image's; or the memory for decoding is too small.
         """
-        self._check_guidance()
-        reference = reference_of(self.model, mask)
-        pair, left_out = adapted(self.model, template)
+        self._check_sampler()
+        reference, pair, left_out = self._fitted(mask, template)
         check_same_grid(mask, template)
         window = self.model.codec.window_of(template)
         rng = generator(seed, "sampling", mask.case_id)
@@ -137,7 +155,7 @@ class LatentDiffusionGenerator:
             case_id=f"synthetic-{mask.case_id}",
             image=rounded_image(image) if template.intensity_unit == "hu" else image.astype(np.float32),
             affine=mask.affine,
-            mask=mask.labels.only_targets(mask.required_mask()),
+            mask=mask.labels.only_targets(mask.required_mask()) if self._is_told else None,
             confidence=confidence,
             labels=mask.labels,
             intensity_unit=template.intensity_unit,
@@ -147,32 +165,46 @@ class LatentDiffusionGenerator:
             | {key: names for key, names in known.items() if names},
         )
 
+    def _fitted(self, mask: Case, template: Case) -> tuple[Case, Case, list[str]]:
+        """Return mask and template in the model's codes, and the template's structures that it does not know."""
+        if not self._is_told:
+            check_grid(self.model, mask)
+            return mask, template, []
+        return reference_of(self.model, mask), *adapted(self.model, template)
+
     def _image(
         self, reference: Case, template: Case, window: Window, rng: torch.Generator
     ) -> tuple[np.ndarray, SkipSamplingVariance | None]:
         """Return the image and what watched it being sampled."""
         decode = self._decoder(reference, window)
         if self.sampler.start == "reconstruction":
-            check_own_mask(reference, template)
+            if self._is_told:
+                check_own_mask(reference, template)
             return decode(self._encoded(template)[0], None), None
         condition = self._condition(reference, template, window)
         denoiser = self._denoiser(self._acquisition(reference))
         ssv = self._watcher(decode, self._again(denoiser, condition))
         encoded = self._encoded(template) if self.sampler.start == "image" else None
-        return decode(self._latent(denoiser, condition, rng, ssv, encoded)[0], None), ssv
+        told = self._told(condition)
+        latent = self._latent(denoiser, told, reference.grid.shape, rng=rng, ssv=ssv, encoded=encoded)
+        return decode(latent[0], None), ssv
 
     def _known(self, reference: Case, template: Case, left_out: list[str]) -> dict[str, Any]:
         """Return what of the template the network could not be told."""
-        if self._condition_settings.kind == "mask":
+        settings = self.model.network.condition
+        if settings is None or settings.kind == "mask":
             return {}
         return {
             "left_out": left_out,
             "not_in_template": missing_targets(self.model, template, reference),
-            "body_added": self._condition_settings.codes == "maisi" and lacks_body(template),
+            "body_added": settings.codes == "maisi" and lacks_body(template),
         }
 
-    def _condition(self, mask: Case, template: Case, window: Window) -> Condition:
-        if self._condition_settings.kind == "mask":
+    def _condition(self, mask: Case, template: Case, window: Window) -> Condition | None:
+        settings = self.model.network.condition
+        if settings is None:
+            return None
+        if settings.kind == "mask":
             reference = torch.from_numpy(np.ascontiguousarray(mask.required_mask()))
             return mask_alone(reference[None].to(self.model.codec.device))
         image = torch.from_numpy(window.to_model(template.required_image().astype(np.float32)))
@@ -180,7 +212,7 @@ class LatentDiffusionGenerator:
         reference = torch.from_numpy(np.ascontiguousarray(mask.required_mask()))
         table = palette(image, codes, self.model.labels, self.model.record["typical_intensities"])
         device = self.model.codec.device
-        told = torch.from_numpy(told_mask(template, self._condition_settings.codes))
+        told = torch.from_numpy(told_mask(template, settings.codes))
         return Condition(*(v[None].to(device) for v in (reference, told, image, table)))
 
     def _encoded(self, source: Case) -> Tensor:
@@ -191,37 +223,47 @@ class LatentDiffusionGenerator:
     def _latent(
         self,
         denoiser: Denoiser,
-        condition: Condition,
+        told: Told,
+        grid: tuple[int, ...],
+        *,
         rng: torch.Generator,
         ssv: SkipSamplingVariance | None,
         encoded: Tensor | None,
     ) -> Tensor:
         model = self.model
-        shape = (1, model.codec.latent_channels, *model.codec.latent_shape(condition.reference.shape[2:]))
+        shape = (1, model.codec.latent_channels, *model.codec.latent_shape(grid))
         noise = torch.randn(shape, generator=rng).to(model.codec.device)
-        told = self._told(condition)
         return draw_latent(self.sampler, denoiser, model.process, noise, told, rng=rng, callback=ssv, encoded=encoded)
 
     def _denoiser(self, acquisition: Acquisition | None) -> Denoiser:
         model, sampler = self.model, self.sampler
 
-        def predict(x: Tensor, t: Tensor, embedding: Tensor) -> Tensor:
+        def predict(x: Tensor, t: Tensor, embedding: Tensor | None) -> Tensor:
             with self._autocast():
                 return model.network(x, t, embedding, _expanded(acquisition, len(x)))
 
-        plain = NetworkDenoiser(predict, model.process, model.first.prediction, sampler.clamp)
-        return GuidedDenoiser(plain, sampler.guidance, stacked=sampler.guidance_stacked, clamp=sampler.clamp)
+        clamp = model.codec.within_images if sampler.clamp == "image" else sampler.clamp
+        plain, settings = NetworkDenoiser(predict, model.process, model.first.prediction, clamp), model.network.condition
+        if settings is None:
+            return plain
+        if settings.classes is not None:
+            return StitchedDenoiser(plain, sampler.guidance.mask, stacked=sampler.guidance_stacked, clamp=clamp)
+        return GuidedDenoiser(plain, sampler.guidance, stacked=sampler.guidance_stacked, clamp=clamp)
 
-    def _told(self, condition: Condition) -> Variants:
-        settings, guidance = self._condition_settings, self.sampler.guidance
+    @torch.no_grad()
+    def _told(self, condition: Condition | None) -> Told:
+        model, settings = self.model, self.model.network.condition
+        if condition is None or settings is None:
+            return None
         with self._autocast():
-            return embedded_variants(self.model.network.embed, condition, settings, guidance)
+            if settings.classes is not None:
+                codes = settings.told_codes(model.labels)
+                return embedded_structures(model.network.embed, condition, codes, model.codec.compression)
+            return embedded_variants(model.network.embed, condition, settings, self.sampler.guidance)
 
     @property
-    def _condition_settings(self) -> ConditionSettings:
-        settings = self.model.network.condition
-        assert settings is not None, "a generator's network is conditional"
-        return settings
+    def _is_told(self) -> bool:
+        return self.model.network.condition is not None
 
     def _acquisition(self, case: Case) -> Acquisition | None:
         if not self.model.network.needs_acquisition:
@@ -235,7 +277,7 @@ class LatentDiffusionGenerator:
 
     def _decoder(self, reference: Case, window: Window) -> Decode:
         """Return what decodes; where the decoder is told of masks, the reference goes with it, moved where it was."""
-        mask = self.model.codec.mask_of(reference)
+        mask = self.model.codec.mask_of(reference) if self._is_told else None
 
         def decode(latent: Tensor, number: int | None) -> np.ndarray:
             shown = mask if mask is None or number is None else self._moved(mask, number)
@@ -258,10 +300,11 @@ class LatentDiffusionGenerator:
             return None
         return SkipSamplingVariance(settings, self.sampler.steps, decode, again)
 
-    def _again(self, denoiser: Denoiser, condition: Condition) -> Again:
+    def _again(self, denoiser: Denoiser, condition: Condition | None) -> Again:
         """Return what predicts x0 for moved masks; each is embedded when it is needed and not kept."""
 
         def predict(x: Tensor, t: Tensor, number: int) -> Tensor:
+            assert condition is not None, "there is no mask to move"
             moved = self._moved(condition.reference[0].cpu().numpy(), number)
             reference = torch.from_numpy(moved)[None].to(condition.reference)
             return denoiser(x, t.to(x), self._told(condition._replace(reference=reference)))
@@ -285,18 +328,19 @@ class LatentDiffusionGenerator:
         return confidence_map(others, settings, image.shape[1:])
 
     def _provenance(self, mask: Case, template: Case, seed: int, facts: Mapping[str, Any] | None) -> dict[str, Any]:
-        kept = {key: mask.provenance[key] for key in ("mask",) if key in mask.provenance}
+        kept = {key: mask.provenance[key] for key in ("mask",) if self._is_told and key in mask.provenance}
         kept |= {key: template.provenance[key] for key in ("acquisition",) if key in template.provenance}
-        parents, source = list(mask.provenance.get("parents", [mask.case_id])), {}
+        parents = list(mask.provenance.get("parents", [mask.case_id])) if self._is_told else []
+        source: dict[str, Any] = {} if self._is_told else {"conditional": False}
         if self.sampler.start != "noise":
             # Whoever looks for copies, or divides cases by patient, must find whose image this began as.
             parents += [template.case_id] if template.case_id not in parents else []
-            source = {"source_image": template.case_id}
+            source["source_image"] = template.case_id
         licences = {str(c.provenance["licence"]) for c in (mask, template) if "licence" in c.provenance}
         return {
             "parents": parents,
             **source,
-            "reference": mask.case_id,
+            **({"reference": mask.case_id} if self._is_told else {}),
             "template": template.case_id,
             "seed": seed,
             "sampler": self.sampler.provenance(),
@@ -306,7 +350,9 @@ class LatentDiffusionGenerator:
             **kept,
         }
 
-    def _check_guidance(self) -> None:
+    def _check_sampler(self) -> None:
+        if not self._is_told and self.sampler.confidence is not None and self.sampler.confidence.mask_shift:
+            raise InputError("this model is told of no mask that could be moved; set sampler.confidence.mask_shift=0.")
         for name, weight in self.sampler.guidance._asdict().items():
             if weight and not self.model.dropout[name]:
                 raise InputError(

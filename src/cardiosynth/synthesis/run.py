@@ -53,10 +53,11 @@ def synthesize(
             that is to be everybody's template are left out.
 
     Returns:
-        The dataset as far as it is made. Each case holds the image, the reference mask (target structures only) and
-        the confidence map; its row tells ``parents``, ``reference``, ``template``, ``template_choice``,
-        ``template_alignment`` (where there is one), ``seed``, ``sampling_seed`` (what the generator was given),
-        ``mask`` parameters, ``sampler``, ``checkpoints``, ``config`` and ``licence``.
+        The dataset as far as it is made. Each case holds the image, the reference mask (target structures only; none
+        where the generator's case has none, as it was not told of it) and the confidence map; its row tells
+        ``parents``, ``reference``, ``template``, ``template_choice``, ``template_alignment`` (where there is one),
+        ``seed``, ``sampling_seed`` (what the generator was given), ``mask`` parameters, ``sampler``, ``checkpoints``,
+        ``config`` and ``licence``.
 
     Raises:
         InputError: no mask or no suitable template, a case that the generator cannot use, or a folder made otherwise.
@@ -118,20 +119,18 @@ class _Plan:
         sampling_seed = named_seed(self.seed, "synthesis", index)
         made = self.generator.generate(mask, template, sampling_seed)
         provenance = {
-            "parents": list(mask.provenance.get("parents", [mask.case_id])),
             **made.provenance,
-            "reference": mask.case_id,
+            **(_shown(mask, made) if made.mask is not None else {}),
             "template": template.case_id,
             "template_choice": "case" if self.choice.case else self.choice.choice,
             **({"template_alignment": alignment} if alignment else {}),
             "seed": self.seed,
             "sampling_seed": sampling_seed,
-            **({"mask": mask.provenance["mask"]} if "mask" in mask.provenance else {}),
             "config": fingerprint({**self.facts, "sampler": made.provenance.get("sampler")}),
         }
         return made.with_(
             case_id=synthetic_name(index),
-            mask=mask.labels.only_targets(mask.required_mask()),
+            mask=None if made.mask is None else mask.labels.only_targets(mask.required_mask()),
             labels=mask.labels,
             origin="synthetic",
             provenance=provenance,
@@ -141,6 +140,13 @@ class _Plan:
         if isinstance(self.masks, MaskSettings):
             return next(make_masks(self.sources, 1, self.seed, self.masks, first=index))
         return self.sources[index % len(self.sources)]
+
+
+def _shown(mask: Case, made: Case) -> dict[str, Any]:
+    """Return the provenance of a case that shows a mask."""
+    parents = made.provenance.get("parents", mask.provenance.get("parents", [mask.case_id]))
+    deformed = {"mask": mask.provenance["mask"]} if "mask" in mask.provenance else {}
+    return {"parents": list(parents), "reference": mask.case_id, **deformed}
 
 
 def _without_template(masks: Sequence[Case], library: Library, template: str | None) -> Sequence[Case]:
