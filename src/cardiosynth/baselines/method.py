@@ -77,6 +77,8 @@ class Method:
         footnote: what differs from the official one, after the words "compact re-implementation".
         sizes: ``tiny`` (tests), ``demo`` (minutes on a processor) and ``paper`` (official values), each a function
             that returns an untrained generator.
+        told_of_template: whether it also sees the template's image and mask, and so surroundings in any case. One that
+            is told of the mask alone is compared with surroundings in it and without.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Method:
     conditional: bool
     footnote: str
     sizes: Mapping[str, Callable[[Terms], Generator]]
+    told_of_template: bool = False
 
     def build(self, size: str, terms: Terms) -> Generator:
         """Return the untrained generator of a size, slice by slice where this is a method of slices on volumes.
