@@ -17,7 +17,7 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.data.dataset import Dataset
 from cardiosynth.evaluation.extraction import Extractor
 from cardiosynth.metrics.overlap import dice
-from cardiosynth.metrics.topology import betti_errors
+from cardiosynth.metrics.topology import betti_errors, cl_dice
 from cardiosynth.segmentation.features import encoder_features
 from cardiosynth.segmentation.predict import Segmenter, predict_mask
 from cardiosynth.segmentation.records import read_stage
@@ -31,10 +31,12 @@ class Seen:
     Attributes:
         dice: in [0, 1]; NaN where neither has the structure.
         betti: sum of the differences of all Betti numbers.
+        cl_dice: centerline Dice of a vessel; NaN for other structures and where neither has it.
     """
 
     dice: float
     betti: int
+    cl_dice: float
 
 
 def trained_on(run: Path) -> tuple[str, ...]:
@@ -75,7 +77,8 @@ def agreement(judge: Segmenter, case: Case) -> dict[str, Seen]:
     for label in case.labels.targets:
         if label.name in codes:
             p, q = seen == codes[label.name], mask == label.code
-            found[label.name] = Seen(dice(p, q), sum(betti_errors(p, q)))
+            lines = cl_dice(p, q) if label.is_vessel else float("nan")
+            found[label.name] = Seen(dice(p, q), sum(betti_errors(p, q)), lines)
     return found
 
 
