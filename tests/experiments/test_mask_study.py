@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from cardiosynth.core.store import read_rows
+from cardiosynth.evaluation.results import GalleryFigure, Results
 from cardiosynth.experiments.mask_study import (
-    CHAMBERS,
+    THIN,
     MaskPlan,
     aligned_masks,
     local_volume,
@@ -15,6 +16,9 @@ from cardiosynth.experiments.mask_study import (
     run_study,
     supersampled_warp,
 )
+from cardiosynth.experiments.mask_tables import CHAMBERS
+from cardiosynth.experiments.registry import find_experiment
+from cardiosynth.report.figures import Library
 from tests.anatomy.test_deform import ball, deformation, field
 
 PLAN = MaskPlan(grids={3.2: 36}, cases=2, reference_cases={3.2: 1}, diversity_mm=3.2)
@@ -22,12 +26,24 @@ PLAN = MaskPlan(grids={3.2: 36}, cases=2, reference_cases={3.2: 1}, diversity_mm
 
 @pytest.mark.slow
 def test_the_study_is_done_once_and_its_table_has_every_way(tmp_path: Path):
-    text = run_study(tmp_path, PLAN).read_text()
-    assert "3.2 mm, closing | 3.2 mm, literal | 3.2 mm, none" in text
-    assert "offspring of one" in text
-    assert run_study(tmp_path, PLAN).read_text() == text
+    found = run_study(tmp_path, PLAN)
+    carrying, draws, diversity = found.tables
+    assert [row[0] for row in carrying.rows] == ["3.2 mm, closing", "3.2 mm, literal", "3.2 mm, none"]
+    assert [row[0] for row in diversity.rows] == ["different phantoms", "offspring of as many", "offspring of one"]
+    assert [column.title for column in diversity.columns][2:4] == ["left atrium", "left ventricle"]
+    assert draws.rows[0][3] >= 1
+    assert run_study(tmp_path, PLAN) == found
     assert [row["step"] for row in read_rows(tmp_path / "steps.jsonl")] == ["masks 3.2 mm", "diversity"]
-    assert (tmp_path / "masks-3.2mm.png").exists()
+    assert find_experiment("masks").sizes["tiny"].plan == PLAN.model_dump(exclude={"seed"})
+    _the_gallery_shows_the_masks(tmp_path, found)
+
+
+def _the_gallery_shows_the_masks(out: Path, found: Results) -> None:
+    (figure,) = found.figures
+    assert isinstance(figure, GalleryFigure)
+    masks = [Library(out).case(tile.case).required_mask() for tile in figure.rows[0] if tile]
+    grown = [int((mask == THIN).sum()) for mask in masks]
+    assert grown[2] > 2 * grown[1], "printed as it is, Eq. 6 makes vessels thick"
 
 
 def test_local_volume_is_what_is_in_view_times_its_growth():

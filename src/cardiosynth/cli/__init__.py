@@ -10,6 +10,7 @@ from cyclopts import CycloptsError
 from cardiosynth.cli import (  # noqa: F401  (each module adds its verbs)
     annotation,
     data,
+    experiments,
     export,
     judging,
     machine,

@@ -65,12 +65,14 @@ class Column(Settings):
         unit: ``HU``, ``mm``, ``mL``, ``%``, ``dB``; empty for plain numbers and text.
         better: which direction is better, where one is.
         digits: decimals shown.
+        signed: whether a plus is shown, of differences.
     """
 
     title: str
     unit: str = ""
     better: Literal["higher", "lower"] | None = None
     digits: int = pydantic.Field(default=2, ge=0)
+    signed: bool = False
 
 
 class Table(Settings):
@@ -343,6 +345,13 @@ def spread(values: Iterable[float]) -> Spread | None:
     if not len(finite):
         return None
     return Spread(mean=float(finite.mean()), sd=float(finite.std(ddof=1)) if len(finite) > 1 else None, n=len(finite))
+
+
+def estimate(found: tuple[float, float, float] | None) -> Estimate | None:
+    """Return a number and the ends of its interval as a cell; None where nothing is known."""
+    if found is None or math.isnan(found[0]):
+        return None
+    return Estimate(value=found[0], low=found[1], high=found[2])
 
 
 def pointer(root: Path, case_id: str, relative_to: Path | None) -> CasePointer:

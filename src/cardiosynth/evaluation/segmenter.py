@@ -12,7 +12,7 @@ from cardiosynth.core.labels import LabelTable, relabel
 from cardiosynth.core.progress import Progress
 from cardiosynth.data.dataset import Dataset
 from cardiosynth.data.splits import patient_of
-from cardiosynth.evaluation.results import Cell, Column, Estimate, Results, Stage, Table, environment
+from cardiosynth.evaluation.results import Cell, Column, Estimate, Results, Stage, Table, environment, estimate
 from cardiosynth.evaluation.segmentations import (
     NAN,
     RDICE_RADIUS_MM,
@@ -179,10 +179,7 @@ def _protocol(judged: Sequence[Judged], trial: Trial) -> str:
 
 def _estimate(values: Sequence[float], judged: Sequence[Judged]) -> Estimate | None:
     known = np.array([[value if np.isfinite(value) else NAN for value in values]])
-    if np.isnan(known).all():
-        return None
-    found = mean_interval(known, [case.patient for case in judged])
-    return Estimate(value=found.value, low=found.low, high=found.high)
+    return estimate(mean_interval(known, [case.patient for case in judged]))
 
 
 def _counted(count: int, noun: str) -> str:

@@ -2,19 +2,16 @@
 
 Every phantom's mask is deformed once with the default settings, and the same deformation is carried in three ways: as
 we do, by Eq. 6 as printed (``literal``), and by the nearest voxel alone (``none``). Then masks are drawn as a user
-gets them, with second draws where the first fails.
-
-Run: ``python -m cardiosynth.experiments.mask_study OUT``. The same command goes on after a stop.
+gets them, with second draws where the first fails. ``cardiosynth experiment masks OUT`` runs it.
 """
 
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import pydantic
-from cyclopts import App
 from scipy import ndimage
 
 from cardiosynth.anatomy.comparison import compare
@@ -23,21 +20,21 @@ from cardiosynth.anatomy.masks import MaskSettings, deform_mask, draw_deformatio
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings
 from cardiosynth.core.labels import CARDIAC_CT
-from cardiosynth.core.picture import contact_sheet, draw_mask, draw_projection, focus, save_png
 from cardiosynth.core.progress import say
 from cardiosynth.core.random import numpy_generator
-from cardiosynth.core.store import read_json, write_json, write_text
+from cardiosynth.core.store import read_json, write_json
+from cardiosynth.data.dataset import write_dataset
 from cardiosynth.data.sources.phantom.source import phantom
+from cardiosynth.evaluation.results import GalleryFigure, Results, Spread, Tile, pointer, spread
+from cardiosynth.experiments.mask_tables import CHAMBERS, WAYS, carrying_table, diversity_table, draws_table
+from cardiosynth.experiments.request import Request
 from cardiosynth.experiments.study import Study
 from cardiosynth.metrics.overlap import dice
 from cardiosynth.metrics.topology import centerline_graph
 
-Carrying = Literal["closing", "literal", "none"]
 THIN = CARDIAC_CT.named("coronary_artery").code
-CHAMBERS = tuple(
-    CARDIAC_CT.named(name).code for name in ("left_atrium", "left_ventricle", "right_atrium", "right_ventricle")
-)
 SUPERSAMPLING = 4
+TITLE = "What deforming masks keeps of them"
 
 
 class MaskPlan(Settings):
@@ -58,23 +55,32 @@ class MaskPlan(Settings):
     seed: int = 0
 
 
-def run_study(out: Path, plan: MaskPlan) -> Path:
-    """Do what is not done yet of the study in ``out`` and return its table.
+def experiment(request: Request) -> Results:
+    """Run the study as it was asked for."""
+    return run_study(request.out, request.plan(MaskPlan), request.command())
 
-    Writes ``out/cases/SPACING/NUMBER.json``, ``diversity.json``, ``masks-SPACING.png`` and ``table.md``.
+
+def run_study(out: Path, plan: MaskPlan, again: str = "") -> Results:
+    """Do what is not done yet of the study in ``out`` and return what it found.
+
+    Writes ``out/cases/SPACING/NUMBER.json``, ``diversity.json`` and, for the gallery, ``masks/SPACING``.
+
+    Args:
+        out: the study's folder.
+        plan: how much of everything.
+        again: the command that repeats it.
 
     Raises:
         InputError: the folder holds a study of another plan.
     """
-    expected_s = {f"masks {s:g} mm": 1e-5 * n**2.5 * plan.cases for s, n in plan.grids.items()} | {"diversity": 150.0}
+    expected_s = {f"masks {s:g} mm": 1e-5 * n**2.5 * plan.cases for s, n in plan.grids.items()} | {
+        "diversity": 0.06 * plan.cases**2
+    }
     study = Study(out, plan.model_dump(mode="json"), expected_s)
-    again = f"python -m cardiosynth.experiments.mask_study {out}"
     for spacing_mm in plan.grids:
         study.step(f"masks {spacing_mm:g} mm", again, lambda s=spacing_mm: _deform_all(out, plan, s))
     study.step("diversity", again, lambda: write_json(out / "diversity.json", diversity(plan)))
-    rows = {s: [read_json(_row(out, s, i)) for i in range(plan.cases)] for s in plan.grids}
-    write_text(out / "table.md", table(rows) + "\n" + diversity_table(read_json(out / "diversity.json")))
-    return out / "table.md"
+    return _results(out, plan, study)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -89,7 +95,7 @@ def _deform_all(out: Path, plan: MaskPlan, spacing_mm: float) -> None:
             write_json(_row(out, spacing_mm, index), measure(source, index, plan.seed, with_reference))
         if index % 10 == 9:
             say(f"{spacing_mm:g} mm: {index + 1} of {plan.cases} masks")
-    _draw(out / f"masks-{spacing_mm:g}mm.png", _phantom(plan, spacing_mm, 0), plan.seed)
+    _write_gallery(_masks(out, spacing_mm), _phantom(plan, spacing_mm, 0), plan.seed)
 
 
 def measure(source: Case, index: int, seed: int, with_reference: bool) -> dict[str, Any]:
@@ -100,7 +106,7 @@ def measure(source: Case, index: int, seed: int, with_reference: bool) -> dict[s
     supersampled = supersampled_warp(reference, deformation) if with_reference else None
     row: dict[str, Any] = {"smallest_jacobian": float(deformation.jacobian_determinant().min()), "parameters": facts}
     grown = local_volume(reference == THIN, deformation)
-    for carrying in get_args(Carrying):
+    for carrying in WAYS:
         settings = MaskSettings(closing=carrying)
         carried = deform_mask(reference, source.labels, deformation, settings)
         found = compare(reference, carried, deformation, source.labels, settings.tolerances)
@@ -185,11 +191,14 @@ def diversity(plan: MaskPlan) -> dict[str, dict[str, Any]]:
     several = [make_mask(source, i, plan.seed, MaskSettings()) for i, source in enumerate(phantoms)]
     of_one = list(make_masks(phantoms[:1], plan.cases, plan.seed))
     groups = {"different phantoms": phantoms, "offspring of as many": several, "offspring of one": of_one}
-    return {name: spread(cases) for name, cases in groups.items()}
+    return {
+        name: {title: found and found.model_dump() for title, found in spread_of(cases).items()}
+        for name, cases in groups.items()
+    }
 
 
-def spread(cases: Iterable[Case]) -> dict[str, Any]:
-    """Return the pairwise chamber Dice after rigid alignment, and spreads of volumes and of coronary paths."""
+def spread_of(cases: Iterable[Case]) -> dict[str, Spread | None]:
+    """Return the spread of chamber Dice over pairs, rigidly aligned, of chamber volumes and of coronary paths."""
     masks, spacings = zip(*((case.required_mask()[0], case.spacing_mm) for case in cases), strict=True)
     aligned = aligned_masks([np.where(np.isin(mask, CHAMBERS), mask, 0) for mask in masks])
     voxel_ml = float(np.prod(spacings[0])) / 1000
@@ -198,11 +207,11 @@ def spread(cases: Iterable[Case]) -> dict[str, Any]:
         centerline_graph(mask == THIN, spacing).longest_path_mm for mask, spacing in zip(masks, spacings, strict=True)
     ]
     pairs = [(a, b) for i, a in enumerate(aligned) for b in aligned[i + 1 :]]
-    overlaps = [np.mean([dice(a == c, b == c) for c in CHAMBERS]) for a, b in pairs]
+    overlaps = [float(np.mean([dice(a == c, b == c) for c in CHAMBERS])) for a, b in pairs]
     return {
-        "dice": [float(np.mean(overlaps)), float(np.std(overlaps))],
-        "volume_ml": [volumes_ml.mean(0).tolist(), volumes_ml.std(0).tolist()],
-        "path_mm": [float(np.mean(paths_mm)), float(np.std(paths_mm))],
+        "pairwise chamber Dice": spread(overlaps),
+        **{CARDIAC_CT.labels[c - 1].title: spread(of) for c, of in zip(CHAMBERS, volumes_ml.T, strict=True)},
+        "longest coronary path": spread(paths_mm),
     }
 
 
@@ -224,85 +233,50 @@ def _centers(mask: np.ndarray) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Tables and the picture.
+# What is shown.
 
 
-def table(rows: dict[float, list[dict[str, Any]]]) -> str:
-    """Return the cases as a Markdown table: a column per voxel size and way of carrying."""
-    columns = [(s, carrying) for s in rows for carrying in get_args(Carrying)]
-    found = {(s, c): [row[c] for row in rows[s]] for s, c in columns}
-    lines = {
-        "coronary pieces as the source's": lambda s, c: _percent(
-            x["pieces"] == x["pieces_before"] for x in found[s, c]
-        ),
-        "coronary pieces whole or cut by the view only": lambda s, c: _percent(x["whole"] for x in found[s, c]),
-        "coronary pieces, mean (source's)": lambda s, c: (
-            f"{np.mean([x['pieces'] for x in found[s, c]]):.2f} "
-            f"({np.mean([x['pieces_before'] for x in found[s, c]]):.2f})"
-        ),
-        "coronary volume / (source x local Jacobian)": lambda s, c: _range(
-            x["volume_over_local_jacobian"] for x in found[s, c]
-        ),
-        "longest coronary path / expected": lambda s, c: _range(x["path"] for x in found[s, c]),
-        "coronary caliber / expected": lambda s, c: _range(x["caliber"] for x in found[s, c]),
-        "chamber Dice to a 4x supersampled warp": lambda s, c: _range(
-            [value for x in found[s, c] for value in x["dice"]], 3
-        ),
-        "within all tolerances": lambda s, c: _percent(not x["fault"] for x in found[s, c]),
-    }
-    text = [
-        "| first draws | " + " | ".join(f"{s:g} mm, {c}" for s, c in columns) + " |",
-        "| --- |" + " ---: |" * len(columns),
-    ]
-    text += [f"| {name} | " + " | ".join(cell(s, c) for s, c in columns) + " |" for name, cell in lines.items()]
-    for s, of_size in rows.items():
-        draws = [row["draws"] for row in of_size]
-        smallest = min(row["smallest_jacobian"] for row in of_size)
-        text.append(
-            f"\n{s:g} mm, {len(of_size)} cases: smallest Jacobian {smallest:.2f}; with second draws "
-            f"{_percent(row['whole_at_last'] for row in of_size)} have whole coronary pieces after "
-            f"{np.mean(draws):.2f} draws on average, {max(draws)} at most."
-        )
-    return "\n".join(text) + "\n"
+def _results(out: Path, plan: MaskPlan, study: Study) -> Results:
+    rows = {s: [read_json(_row(out, s, i)) for i in range(plan.cases)] for s in plan.grids}
+    tables = (
+        carrying_table(rows),
+        draws_table(rows),
+        diversity_table(read_json(out / "diversity.json"), plan.cases, plan.diversity_mm),
+    )
+    figures = tuple(_gallery(out, s) for s in plan.grids)
+    summary = (
+        f"The masks of {plan.cases} phantoms were deformed with the default settings, and each deformation was carried "
+        "in three ways: as we do (closing), by Eq. 6 as printed (literal), and by the nearest voxel alone (none)."
+    )
+    return Results(title=TITLE, summary=summary, tables=tables, figures=figures, stages=study.stages())
 
 
-def diversity_table(found: dict[str, dict[str, Any]]) -> str:
-    """Return the spreads as a Markdown table."""
-    names = [CARDIAC_CT.labels[code - 1].title for code in CHAMBERS]
-    text = [
-        "| masks | pairwise chamber Dice | " + " | ".join(f"{x}, ml" for x in names) + " | longest coronary path, mm |"
-    ]
-    text.append("| --- |" + " ---: |" * (len(names) + 2))
-    for group, row in found.items():
-        volumes = " | ".join(f"{m:.0f} ± {sd:.0f}" for m, sd in zip(*row["volume_ml"], strict=True))
-        (d, d_sd), (p, p_sd) = row["dice"], row["path_mm"]
-        text.append(f"| {group} | {d:.3f} ± {d_sd:.3f} | {volumes} | {p:.0f} ± {p_sd:.0f} |")
-    return "\n".join(text) + "\n"
-
-
-def _percent(flags: Iterable[bool]) -> str:
-    return f"{100 * np.mean(list(flags)):.0f} %"
-
-
-def _range(values: Iterable[float | None], digits: int = 2) -> str:
-    """Return median (smallest to largest)."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return "-"
-    return f"{np.median(known):.{digits}f} ({min(known):.{digits}f} to {max(known):.{digits}f})"
-
-
-def _draw(out: Path, source: Case, seed: int) -> None:
-    """Draw a source, and its first draw carried in every way: chambers, and coronary arteries from the front."""
+def _write_gallery(out: Path, source: Case, seed: int) -> None:
+    """Write a source's targets, and its first draw carried in every way."""
     reference = source.labels.only_targets(source.required_mask())[0]
     deformation, _ = draw_deformation(source, reference, MaskSettings(), 1.0, numpy_generator(seed, "mask", 0, 0))
-    cases = [source.with_(mask=reference[None])]
-    for carrying in get_args(Carrying):
-        carried = deform_mask(reference, source.labels, deformation, MaskSettings(closing=carrying))
-        cases.append(source.with_(mask=carried.mask[None]))
-    rows = [[draw_mask(case, "axial", focus(case, "left_ventricle"), 360) for case in cases]]
-    rows.append([draw_projection(case, "coronal", THIN, 360) for case in cases])
-    save_png(contact_sheet(rows, ("axial", "arteries"), ("source", *get_args(Carrying))), out)
+    masks = {"source": reference}
+    for way in WAYS:
+        masks[way] = deform_mask(reference, source.labels, deformation, MaskSettings(closing=way)).mask
+    cases = [source.with_(case_id=name, image=None, mask=mask[None]) for name, mask in masks.items()]
+    write_dataset(cases, out, "masks")
+
+
+def _gallery(out: Path, spacing_mm: float) -> GalleryFigure:
+    """Return the written masks: a slice of each, and surfaces from the front."""
+    root = _masks(out, spacing_mm)
+    places = {name: pointer(root, name, out) for name in ("source", *WAYS)}
+    rows = [[Tile(case=place, text=name, layer="mask") for name, place in places.items()]]
+    rows.append([Tile(case=place, text=name, layer="surface") for name, place in places.items()])
+    return GalleryFigure(
+        title=f"One mask carried in three ways, {spacing_mm:g} mm",
+        caption="Above axial slices, below surfaces seen from above; the source first.",
+        rows=tuple(map(tuple, rows)),
+    )
+
+
+def _masks(out: Path, spacing_mm: float) -> Path:
+    return out / "masks" / f"{spacing_mm:g}mm"
 
 
 def _phantom(plan: MaskPlan, spacing_mm: float, index: int) -> Case:
@@ -311,22 +285,3 @@ def _phantom(plan: MaskPlan, spacing_mm: float, index: int) -> Case:
 
 def _row(out: Path, spacing_mm: float, index: int) -> Path:
     return out / "cases" / f"{spacing_mm:g}mm" / f"{index:03d}.json"
-
-
-app = App(help=__doc__)
-
-
-@app.default
-def main(out: Path, /, *, cases: int = MaskPlan().cases, seed: int = 0) -> None:
-    """Run the study, or what is not done yet of it.
-
-    Args:
-        out: folder for everything.
-        cases: phantoms, each deformed once.
-        seed: of phantoms and deformations.
-    """
-    print(run_study(out, MaskPlan(cases=cases, seed=seed)).read_text())  # noqa: T201
-
-
-if __name__ == "__main__":
-    app()

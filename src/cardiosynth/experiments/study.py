@@ -11,6 +11,7 @@ from typing import Any
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.progress import say
 from cardiosynth.core.store import append_row, read_json, read_rows, write_json
+from cardiosynth.evaluation.results import Stage
 
 
 class Study:
@@ -75,6 +76,10 @@ class Study:
         return [
             (name, sum(r["seconds"] for r in rows if r["step"] == name), _last(rows, name)["command"]) for name in names
         ]
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Return what was done, for a report."""
+        return tuple(Stage(name=name, seconds=seconds, command=text) for name, seconds, text in self.times())
 
     def _position(self, name: str) -> str:
         return f"{list(self.expected_s).index(name) + 1}/{len(self.expected_s)}"

@@ -14,24 +14,25 @@ def cell_text(cell: Cell, column: Column, common_n: int | None = None) -> str:
     if isinstance(cell, str):
         return cell
     if isinstance(cell, Estimate):
-        value, low, high = (number_text(number, column.digits) for number in (cell.value, cell.low, cell.high))
+        ends = (cell.value, cell.low, cell.high)
+        value, low, high = (number_text(number, column.digits, column.signed) for number in ends)
         return f"{value} ({low} to {high})"
     if not isinstance(cell, Spread):
-        return number_text(cell, column.digits)
-    text = number_text(cell.mean, column.digits)
+        return number_text(cell, column.digits, column.signed)
+    text = number_text(cell.mean, column.digits, column.signed)
     if cell.sd is not None:
         text += f" ± {number_text(cell.sd, column.digits)}"
     return text if cell.n == common_n else f"{text} (n {cell.n})"
 
 
-def number_text(value: float, digits: int) -> str:
-    """Return a number with a true minus sign and without a negative zero."""
+def number_text(value: float, digits: int, signed: bool = False) -> str:
+    """Return a number with a true minus sign and without a negative zero; ``signed`` ones have a plus above zero."""
     if not math.isfinite(value):
         return "∞" if value > 0 else NOTHING
     text = f"{value:.{digits}f}"
     if text.lstrip("-").strip("0.") == "":
-        text = text.lstrip("-")
-    return text.replace("-", "−")
+        return text.lstrip("-")
+    return ("+" if signed and value > 0 else "") + text.replace("-", "−")
 
 
 def duration_text(seconds: float | None) -> str:
