@@ -35,7 +35,7 @@ def diffusion_record(stage: DiffusionStage, codec: Codec, cases: Dataset, latent
     return {
         "stage": "diffusion",
         "settings": stage.model_dump(mode="json", exclude=untold),
-        **_origin(codec, cases, latents, stage.denoiser),
+        **latents_record(codec, cases, latents, stage.denoiser.multiple),
     }
 
 
@@ -60,7 +60,7 @@ def control_record(
         **({"appearances": looks} if looks else {}),
         "diffusion": first["fingerprint"],
         "first_stage": first["settings"],
-        **_origin(codec, cases, latents, denoiser),
+        **latents_record(codec, cases, latents, denoiser.multiple),
     }
 
 
@@ -113,19 +113,27 @@ def load_control(run: Path, codec: Codec, device: str) -> tuple[TemplateUNet, Di
     return network.requires_grad_(False).eval().to(device), first, record
 
 
-def load_diffusion(run: Path, codec: Codec, device: str) -> tuple[TemplateUNet, DiffusionStage, dict[str, Any]]:
-    """Load the newest denoiser of a run whose only stage is told of masks, strictly.
+def load_diffusion(
+    run: Path, codec: Codec, device: str, *, untold: bool = False
+) -> tuple[TemplateUNet, DiffusionStage, dict[str, Any]]:
+    """Load the newest denoiser of a run without a control stage, strictly.
+
+    Args:
+        run: see :func:`read_stage`.
+        codec: the autoencoder.
+        device: cpu or cuda.
+        untold: whether a network that is told of no mask is what is asked for.
 
     Returns:
         The network in eval mode without gradients, the stage's settings, and the record.
 
     Raises:
-        InputError: see :func:`read_stage`, weights that do not fit, or a network that was told nothing.
+        InputError: see :func:`read_stage`, weights that do not fit, or a network that was told nothing where it should.
     """
     checkpoint, record = read_stage(run, "diffusion", codec)
     origin = str(checkpoint / "record.json")
     stage = parse_settings(DiffusionStage, record["settings"], origin)
-    if stage.condition is None:
+    if stage.condition is None and not untold:
         raise InputError(
             f"{checkpoint} was told no masks and can follow none; train the control stage of {run} as well."
         )
@@ -174,12 +182,23 @@ def _setting(settings: dict[str, Any], place: str) -> Any:
     return value
 
 
-def _origin(codec: Codec, cases: Dataset, latents: Latents, denoiser: DenoiserSettings) -> dict[str, Any]:
+def latents_record(codec: Codec, cases: Dataset, latents: Latents, multiple: int = 1) -> dict[str, Any]:
+    """Return what a record of any stage that learns latents says of where they come from, once all fit together.
+
+    Args:
+        codec: the autoencoder.
+        cases: the training set.
+        latents: of the cases, in the same order.
+        multiple: latent voxels per axis that the stage's network takes at a time.
+
+    Raises:
+        InputError: cases on different grids, or on one that does not suit.
+    """
     grid = cases[0].grid
     for index, case_id in enumerate(cases.case_ids):
         if tuple(n * codec.compression for n in latents.shape(index)) != grid.shape:
             raise InputError(f"case {case_id} is not on a grid of {grid.shape} as {cases.case_ids[0]} is; run prepare.")
-    step = codec.compression * denoiser.multiple
+    step = codec.compression * multiple
     if any(n % step for n in grid.shape):
         wanted = " ".join(str(max(1, round(n / step)) * step) for n in grid.shape)
         raise InputError(f"{cases.root}: a grid of {grid.shape} must be multiples of {step}; prepare --shape {wanted}.")

@@ -1,17 +1,57 @@
 """Cases as a model takes them: in its codes, on a grid and with voxels that suit it."""
 
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
 import numpy as np
 
 from cardiosynth.core.case import Case
 from cardiosynth.core.errors import InputError
-from cardiosynth.core.labels import relabel
-from cardiosynth.sampling.model import LatentDiffusionModel
+from cardiosynth.core.labels import LabelTable, relabel
 
 SPACING_TOLERANCE = 0.05
 """Relative difference of voxel sizes that still counts as the grid of training."""
 
 
-def reference_of(model: LatentDiffusionModel, mask: Case) -> Case:
+@runtime_checkable
+class Trained(Protocol):
+    """What a trained model says of the cases that it takes."""
+
+    @property
+    def labels(self) -> LabelTable:
+        """The structures that it learned."""
+        ...
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """Of its checkpoint; ``grid`` is looked at."""
+        ...
+
+    @property
+    def multiple(self) -> int:
+        """Voxels per axis that its networks take at a time."""
+        ...
+
+
+def fitted(model: Trained, mask: Case, template: Case, told: bool) -> tuple[Case, Case, list[str]]:
+    """Return mask and template as a model takes them, and the template's structures that it does not know.
+
+    Args:
+        model: the trained one.
+        mask: the reference.
+        template: image, and mask where ``told``.
+        told: whether the model is told of masks; else only the reference's grid is looked at.
+
+    Raises:
+        InputError: see :func:`reference_of` and :func:`adapted`.
+    """
+    if not told:
+        check_grid(model, mask)
+        return mask, template, []
+    return reference_of(model, mask), *adapted(model, template)
+
+
+def reference_of(model: Trained, mask: Case) -> Case:
     """Return a reference in the model's codes, with all its target structures.
 
     Raises:
@@ -30,20 +70,20 @@ def reference_of(model: LatentDiffusionModel, mask: Case) -> Case:
     return fitted
 
 
-def adapted(model: LatentDiffusionModel, case: Case) -> tuple[Case, list[str]]:
+def adapted(model: Trained, case: Case) -> tuple[Case, list[str]]:
     """Return a case in the model's codes, matched by name, and the structures that the model does not know.
 
     Raises:
         InputError: the grid or the voxel size does not suit.
     """
-    _check_grid(model, case)
+    check_grid(model, case)
     if case.labels == model.labels:
         return case, []
     codes, missing = relabel(case.required_mask(), case.labels, model.labels)
     return case.with_(mask=codes, labels=model.labels), missing
 
 
-def missing_targets(model: LatentDiffusionModel, template: Case, reference: Case) -> list[str]:
+def missing_targets(model: Trained, template: Case, reference: Case) -> list[str]:
     """Return the target structures of a reference whose intensity the template does not tell."""
     wanted, there = (set(np.unique(case.required_mask()).tolist()) for case in (reference, template))
     return [label.name for label in model.labels.targets if label.code in wanted - there]
@@ -73,7 +113,8 @@ def check_own_mask(reference: Case, source: Case) -> None:
         )
 
 
-def _check_grid(model: LatentDiffusionModel, case: Case) -> None:
+def check_grid(model: Trained, case: Case) -> None:
+    """Refuse a case on a grid, or with voxels, that a model cannot take."""
     shape, multiple = case.grid.shape, model.multiple
     trained = model.record["grid"]["spacing_mm"]
     wanted = "--shape " + " ".join(str(max(1, round(n / multiple)) * multiple) for n in shape)
