@@ -1,6 +1,7 @@
 """Sets of slices: gratings of different width, each as fine as a number says."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.core.labels import label_table
 from cardiosynth.data.dataset import Dataset, write_dataset
 from cardiosynth.evaluation.comparison import Comparison
+from cardiosynth.evaluation.comparison_tables import agreement_table
 from cardiosynth.evaluation.extraction import Extractor, SampleSettings
-from cardiosynth.evaluation.judge import agreement, judge_extractor, refuse_partial
+from cardiosynth.evaluation.judge import Seen, agreement, judge_extractor, refuse_partial
 from cardiosynth.evaluation.results import Results, Table, read_results, write_results
 from cardiosynth.evaluation.sets import read_comparison
 from cardiosynth.evaluation.suite import evaluate
@@ -68,7 +70,7 @@ def cells(table: Table, row: int = 0) -> dict:
 
 
 def test_every_number_says_how_it_was_made(sets):
-    comparison = Comparison(extractor=moments(), training=sets["training"], settings=SETTINGS)
+    comparison = Comparison(extractors=(moments(),), training=sets["training"], settings=SETTINGS)
     results = evaluate(sets["real"], sets["fresh"], comparison=comparison)
     found = table(results, "Distributions of features: moments")
     for words in ("moments abcd", "axial slices", "[-1000, 2000] HU", "Whole images", "Seed 0", "(d = 2)"):
@@ -81,10 +83,24 @@ def test_every_number_says_how_it_was_made(sets):
     assert table(results, "Diversity").rows[0][1].n == 6
 
 
+def test_several_networks_are_asked_one_after_another(sets):
+    brightness = Extractor("brightness", "ef01", 2, lambda x: x.flatten(1)[:, :3], reading="Three pixels.")
+    comparison = Comparison(extractors=(moments(), brightness), training=sets["training"], settings=SETTINGS)
+    results = evaluate(sets["real"], sets["fresh"], comparison=comparison)
+    first, second = (table(results, f"Distributions of features: {name}") for name in ("moments", "brightness"))
+    assert "(d = 2)" in first.protocol
+    assert "brightness ef01" in second.protocol
+    assert "Three pixels. KID" in second.protocol
+    assert [row[0] for row in table(results, "Memorization").rows] == ["pictures", "features of moments abcd"]
+    assert [figure.title for figure in results.figures if figure.kind == "points"] == [
+        "Features of moments (t-SNE)", "Features of brightness (t-SNE)",
+    ]  # fmt: skip
+
+
 def test_slices_of_the_same_kind_are_at_no_distance_and_others_are(sets, tmp_path: Path):
     bright = [case.with_(image=case.required_image() + np.int16(900)) for case in sets["fresh"]]
     bright_set = write_dataset(bright, tmp_path / "bright")
-    comparison = Comparison(extractor=moments(), settings=SETTINGS)
+    comparison = Comparison(extractors=(moments(),), settings=SETTINGS)
     same, far = (
         cells(table(evaluate(sets["real"], made, comparison=comparison), "Distributions of features: moments"))
         for made in (sets["fresh"], bright_set)
@@ -111,7 +127,7 @@ def test_copies_are_found_and_shown(sets, tmp_path: Path):
 
 
 def test_fresh_slices_are_no_copies(sets):
-    comparison = Comparison(extractor=moments(), training=sets["training"], settings=SETTINGS)
+    comparison = Comparison(extractors=(moments(),), training=sets["training"], settings=SETTINGS)
     results = evaluate(sets["real"], sets["fresh"], comparison=comparison)
     rows = table(results, "Memorization").rows
     assert [row[0] for row in rows] == ["pictures", "features of moments abcd"]
@@ -129,7 +145,7 @@ def test_training_cases_cannot_be_the_real_ones(sets):
 def test_a_run_that_was_killed_goes_on(sets, tmp_path: Path):
     seen: list[int] = []
     comparison = Comparison(
-        extractor=moments(seen), training=sets["training"], settings=SETTINGS, keep=tmp_path / "parts"
+        extractors=(moments(seen),), training=sets["training"], settings=SETTINGS, keep=tmp_path / "parts"
     )
     first = evaluate(sets["real"], sets["fresh"], comparison=comparison)
     assert sum(seen) == 8 + 8 + 6
@@ -172,15 +188,15 @@ def test_a_judge_is_read_from_its_run(sets, tmp_path: Path):
     found = read_comparison(tmp_path / "run", sets["training"].root, None, SETTINGS)
     assert found.judge_cases == ("j0", "j1")
     assert found.judge is not None
-    assert found.extractor is not None
-    assert found.extractor.fingerprint == found.judge.fingerprint
+    (extractor,) = found.extractors
+    assert extractor.fingerprint == found.judge.fingerprint
     assert found.training is not None
     assert len(found.training) == 6
 
 
 def test_a_judge_is_asked_about_both(sets, judge):
     comparison = Comparison(
-        judge=judge, extractor=judge_extractor(judge), settings=SETTINGS, judge_cases=("p0_slice0",)
+        judge=judge, extractors=(judge_extractor(judge),), settings=SETTINGS, judge_cases=("p0_slice0",)
     )
     results = evaluate(sets["real"], sets["fresh"], comparison=comparison)
     found = table(results, "Agreement with the mask")
@@ -200,6 +216,28 @@ def test_agreement_is_the_dice_of_what_the_judge_finds(sets, judge, monkeypatch)
     found = agreement(judge, case)["left_ventricle"]
     assert found.dice == pytest.approx(2 / 3)
     assert found.betti == 0
+    assert np.isnan(found.cl_dice), "a chamber has no centerline to follow"
+
+
+def test_a_vessel_is_followed_as_far_as_the_judge_finds_it(judge, monkeypatch):
+    labels = label_table({"coronary_artery": 1})
+    whole, half = np.zeros((2, 1, 16, 16), np.uint8)
+    whole[0, 4, 2:14], half[0, 4, 2:8] = 1, 1
+    case = slice_case("p0", 0).with_(mask=whole, labels=labels)
+    monkeypatch.setattr("cardiosynth.evaluation.judge.predict_mask", lambda judge, case: case.with_(mask=half))
+    found = agreement(replace(judge, labels=labels), case)["coronary_artery"]
+    assert found.cl_dice == pytest.approx(2 / 3), "all of what is found is right, half of the line is found"
+
+
+def test_agreement_on_synthetic_images_is_told_as_a_share_of_that_on_real_ones():
+    labels = label_table({"coronary_artery": 1, "left_ventricle": 2})
+    real, synthetic = (
+        [{"coronary_artery": Seen(0.6, 1, lines), "left_ventricle": Seen(0.9, 0, float("nan"))}] for lines in (0.8, 0.6)
+    )
+    found = agreement_table(real, synthetic, labels, "feed")
+    assert cells(found)["clDice, synthetic over real"] == pytest.approx(75)
+    assert cells(found)["clDice, real"].mean == 0.8
+    assert cells(found, 1)["clDice, synthetic over real"] is None
 
 
 def test_features_of_any_size_of_image(judge):
@@ -218,8 +256,6 @@ def test_a_judge_that_took_part_is_refused(sets, judge, tmp_path: Path, provenan
 
 
 def test_only_levels_of_a_unet_are_features(judge):
-    from dataclasses import replace
-
     stage = judge.stage.model_copy(update={"network": SegmenterSettings(kind="segresnet")})
     with pytest.raises(InputError, match="only a unet's levels"):
         judge_extractor(replace(judge, stage=stage))

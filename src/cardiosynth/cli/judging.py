@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
+from cyclopts import Parameter
+
 from cardiosynth.cli.app import Json, app, progress
 from cardiosynth.core.progress import say
 
@@ -16,6 +18,7 @@ def evaluate(
     out: Path,
     judge: Path | None = None,
     training: Path | None = None,
+    extractors: Annotated[list[str] | None, Parameter(name="--extractor")] = None,
     lpips: Path | None = None,
     crop: Literal["image", "heart"] = "image",
     seed: int = 0,
@@ -31,10 +34,12 @@ def evaluate(
         judge: run of a segmenter that took no part in making the synthetic cases: compares its features of both and
             finds the masks in both.
         training: dataset folder that the generator learned from, to look for copies.
+        extractors: KIND=FILE, a released network whose features are compared too: radimagenet, medicalnet (volumes) or
+            inception; once for each. Nothing stands in for them.
         lpips: file with LPIPS's weights, lpips.LPIPS(net="vgg").state_dict() or "alex"; nothing stands in for it.
         crop: what of the images is compared as sets: image, or heart, the box of the target structures.
         seed: of what is drawn: pairs, halves, bootstrap.
-        device: cpu or cuda, for the judge.
+        device: cpu or cuda, for the networks.
         json: progress as JSON lines.
     """
     progress(json)
@@ -49,11 +54,14 @@ def evaluate(
     from cardiosynth.evaluation.suite import evaluate as run
 
     keep = out.with_name(f".{out.name}.parts")
-    comparison = read_comparison(judge, training, lpips, SampleSettings(crop=crop, seed=seed), keep, device)
+    comparison = read_comparison(
+        judge, training, lpips, SampleSettings(crop=crop, seed=seed), keep, device, extractors or ()
+    )
     start = time.monotonic()
     results = run(read_dataset(real), read_dataset(synthetic), relative_to=out.parent, comparison=comparison)
     said = {"judge": judge, "training": training, "lpips": lpips, "crop": crop, "seed": seed, "device": device}
     options = [word for name, value in said.items() if value is not None for word in (f"--{name}", value)]
+    options += [word for text in extractors or () for word in ("--extractor", text)]
     command = shlex.join(map(str, ["cardiosynth", "evaluate", real, synthetic, "--out", out, *options]))
     stage = Stage(name="evaluate", seconds=time.monotonic() - start, command=command)
     write_results(with_stage(results, stage), out)

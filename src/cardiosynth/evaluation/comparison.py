@@ -48,7 +48,7 @@ class Comparison:
     Attributes:
         judge: segmenter that took no part in making the synthetic cases: adds the agreement with their masks.
         judge_cases: names of the cases that it learned from.
-        extractor: network whose features are compared.
+        extractors: networks whose features are compared; copies are looked for in those of the first.
         lpips: with its weights: adds LPIPS of pairs.
         training: what the generator learned from: adds the search for copies.
         settings: how.
@@ -57,7 +57,7 @@ class Comparison:
 
     judge: Segmenter | None = None
     judge_cases: tuple[str, ...] = ()
-    extractor: Extractor | None = None
+    extractors: tuple[Extractor, ...] = ()
     lpips: Lpips | None = None
     training: Dataset | None = None
     settings: SampleSettings = field(default_factory=SampleSettings)
@@ -102,13 +102,13 @@ class Comparer:
     """Compares datasets under one protocol.
 
     Args:
-        comparison: with what.
+        judge: segmenter that is asked about masks, where there is one.
         view: how every case is seen.
         kept: what is measured already.
     """
 
-    def __init__(self, comparison: Comparison, view: View, kept: Kept):
-        self.judge, self.view, self.settings, self._kept = comparison.judge, view, view.settings, kept
+    def __init__(self, judge: Segmenter | None, view: View, kept: Kept):
+        self.judge, self.view, self.settings, self._kept = judge, view, view.settings, kept
 
     def sample(self, dataset: Dataset, label: str) -> Sample:
         """Return what is compared of a dataset, ``label`` being what it is called while this goes on."""
@@ -158,7 +158,8 @@ class Comparer:
         return found
 
     def _described(self, dataset: Dataset, case_id: str, per_case: int | None) -> Mapping[str, np.ndarray]:
-        key = self._kept.key("described", dataset, case_id, beside=str(per_case))
+        extractor = "" if self.view.extractor is None else self.view.extractor.title
+        key = self._kept.key("described", dataset, case_id, beside=f"{per_case} {extractor}")
         return self._kept.arrays(key, lambda: describe(dataset.case(case_id), self.view, per_case))
 
     def _alike(self, one: Case, other: Case) -> float:

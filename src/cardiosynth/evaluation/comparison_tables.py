@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import attrgetter
 
 import numpy as np
 
@@ -157,6 +159,8 @@ def agreement_table(real: Findings, synthetic: Findings, labels: LabelTable, jud
         Column(title="structure"),
         Column(title="Dice, real", digits=3), Column(title="Dice, synthetic", better="higher", digits=3),
         Column(title="synthetic over real", unit="%", better="higher", digits=0),
+        Column(title="clDice, real", digits=3), Column(title="clDice, synthetic", better="higher", digits=3),
+        Column(title="clDice, synthetic over real", unit="%", better="higher", digits=0),
         Column(title="Betti error, real", digits=1),
         Column(title="Betti error, synthetic", better="lower", digits=1),
     )  # fmt: skip
@@ -164,12 +168,14 @@ def agreement_table(real: Findings, synthetic: Findings, labels: LabelTable, jud
     rows: list[tuple[Cell, ...]] = []
     for label in names:
         both = [[case[label.name] for case in cases if label.name in case] for cases in (real, synthetic)]
-        rows.append((label.title, *_ratio([[s.dice for s in each] for each in both]), *_betti(both)))
+        ratios = (_ratio([list(map(attrgetter(measure), each)) for each in both]) for measure in ("dice", "cl_dice"))
+        rows.append((label.title, *chain(*ratios), *_betti(both)))
     means = [[finite_mean(s.dice for s in case.values()) for case in cases] for cases in (real, synthetic)]
-    rows.append(("mean over structures", *_ratio(means), None, None))
+    rows.append(("mean over structures", *_ratio(means), *(None,) * 5))
     text = (
         f"The segmenter {judge}, which took no part in training, on the images; Dice of what it finds with the mask "
-        f"that the image has, of {len(real)} real and {len(synthetic)} synthetic cases. Betti error: sum of the "
+        f"that the image has, of {len(real)} real and {len(synthetic)} synthetic cases. clDice: Dice of centerlines, "
+        "of vessels alone: whether they can be followed, however wide they are drawn. Betti error: sum of the "
         "differences in the numbers of pieces, tunnels and cavities. Mean ± standard deviation over n cases."
     )
     return Table(title="Agreement with the mask", protocol=text, columns=columns, rows=tuple(rows))
@@ -238,9 +244,10 @@ def _slices(protocol: Protocol) -> str:
 
 
 def _seen_by(extractor: Extractor, protocol: Protocol) -> str:
-    if extractor.scale is None:
-        return protocol.seen
-    return f"{protocol.settings.crop_in_words.capitalize()} in [0, 1], which is {in_words(extractor.scale)}."
+    seen = protocol.seen
+    if extractor.scale is not None:
+        seen = f"{protocol.settings.crop_in_words.capitalize()} in [0, 1], which is {in_words(extractor.scale)}."
+    return f"{seen} {extractor.reading}".strip()
 
 
 def _space(space: str, extractor: Extractor | None) -> str:

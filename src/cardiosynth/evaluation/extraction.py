@@ -71,6 +71,7 @@ class Extractor:
         spatial_dims: 2 for slices of one plane after another, 3 for volumes.
         features: images in [0, 1] -> one row of features each. Images of a batch have one size.
         scale: which intensities it wants to be [0, 1]; None for those of the evaluation.
+        reading: how it reads these images, in words; empty where it takes them as they are.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Extractor:
     spatial_dims: Literal[2, 3]
     features: Callable[[Float[Tensor, "n 1 *grid"]], Float[Tensor, "n d"]]
     scale: IntensityScale | None = None
+    reading: str = ""
 
     @property
     def title(self) -> str:

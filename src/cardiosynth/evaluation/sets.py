@@ -1,8 +1,9 @@
 """Real and synthetic cases as sets: which comparisons are made with what is at hand, and what they found."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.data.dataset import Dataset, read_dataset
@@ -18,6 +19,7 @@ from cardiosynth.evaluation.comparison_tables import (
 )
 from cardiosynth.evaluation.drawn import feature_map
 from cardiosynth.evaluation.extraction import PICTURES, SampleSettings, View, cropped, planes_of
+from cardiosynth.evaluation.extractors import load_extractor
 from cardiosynth.evaluation.judge import judge_extractor, refuse_partial, trained_on
 from cardiosynth.evaluation.kept import Kept
 from cardiosynth.evaluation.lpips import load_lpips
@@ -45,17 +47,30 @@ def read_comparison(
     settings: SampleSettings,
     keep: Path | None = None,
     device: str = "cpu",
+    extractors: Sequence[str] = (),
 ) -> Comparison:
-    """Return the comparison with a judge's run, a training dataset and a file of LPIPS's weights, where they are given.
+    """Return the comparison with a judge's run, a training dataset and released weights, where they are given.
+
+    Args:
+        judge: run of a segmenter.
+        training: dataset folder.
+        lpips: file of LPIPS's weights.
+        settings: how sets are compared.
+        keep: folder for what is measured.
+        device: for the judge and all networks but LPIPS's.
+        extractors: ``KIND=FILE``; see `extractors`.
 
     Raises:
-        InputError: the run holds no U-Net that segments, the folder is no dataset, or the file holds no LPIPS.
+        InputError: the run holds no U-Net that segments, the folder is no dataset, or a file holds other weights.
     """
     segmenter = None if judge is None else load_segmenter(judge, device)
     return Comparison(
         judge=segmenter,
         judge_cases=() if judge is None else trained_on(judge),
-        extractor=None if segmenter is None else judge_extractor(segmenter),
+        extractors=(
+            *(() if segmenter is None else (judge_extractor(segmenter),)),
+            *(load_extractor(text, device) for text in extractors),
+        ),
         training=None if training is None else read_dataset(training).with_images(),
         lpips=None if lpips is None else load_lpips(lpips),
         settings=settings,
@@ -80,24 +95,55 @@ def compare_sets(
         refuse_partial(comparison.judge, synthetic)
     if comparison.training is not None:
         refuse_seen(real, comparison.training)
-    shape = cropped(real[0], scale, comparison.settings).shape
-    view = View(scale, comparison.extractor, comparison.settings, planes_of(shape, comparison.settings))
-    comparer, protocol = Comparer(comparison, view, kept), Protocol(in_words(scale), view.settings, view.planes)
-    likeness = likeness_table(comparer.likeness(real, "real"), comparer.likeness(synthetic, "synthetic"), protocol)
-    distribution, found, points = None, Compared(), None
-    if comparison.extractor is not None or comparison.training is not None:
-        samples = comparer.sample(real, "real"), comparer.sample(synthetic, "synthetic")
-        if comparison.extractor is not None:
-            distribution = distribution_table(*samples, comparison.extractor, protocol)
-            points = feature_map(*samples, comparison.extractor, protocol)
-        if comparison.training is not None:
-            neighbors = comparer.neighbors(samples, comparison.training)
-            found = _memorization(samples[1], neighbors, comparison, protocol, synthetic, relative_to)
+    settings = comparison.settings
+    planes = planes_of(cropped(real[0], scale, settings).shape, settings)
+    comparers = [
+        Comparer(comparison.judge, View(scale, extractor, settings, planes), kept)
+        for extractor in comparison.extractors or (None,)
+    ]
+    protocol = Protocol(in_words(scale), settings, planes)
+    parts = [*_samples(comparers, real, synthetic, comparison, protocol, relative_to)]
+    likeness = comparers[0].likeness(real, "real"), comparers[0].likeness(synthetic, "synthetic")
+    parts.append(Compared(_there(likeness_table(*likeness, protocol))))
     shown = synthetic.with_masks()
-    agreement = _agreement(comparer, comparison.judge, real, shown) if comparison.judge and len(shown) else None
-    tables = tuple(table for table in (distribution, likeness, *found.tables, agreement) if table is not None)
-    figures = (*(() if points is None else (points,)), *found.figures)
-    return Compared(tables, (*found.notes, *_known_names(comparison.judge_cases, real)), figures)
+    if comparison.judge is not None and len(shown):
+        parts.append(Compared((_agreement(comparers[0], comparison.judge, real, shown),)))
+    parts.append(Compared(notes=_known_names(comparison.judge_cases, real)))
+    return Compared(
+        tuple(table for part in parts for table in part.tables),
+        tuple(note for part in parts for note in part.notes),
+        tuple(figure for part in parts for figure in part.figures),
+    )
+
+
+def _samples(
+    comparers: Sequence[Comparer],
+    real: Dataset,
+    synthetic: Dataset,
+    comparison: Comparison,
+    protocol: Protocol,
+    relative_to: Path | None,
+) -> Iterator[Compared]:
+    """Yield what samples of both sets tell, one network's features after another; copies by the first's."""
+    for index, comparer in enumerate(comparers):
+        extractor, training = comparer.view.extractor, comparison.training if index == 0 else None
+        if extractor is None and training is None:
+            return
+        called = "" if extractor is None else f" for {extractor.name}"
+        samples = comparer.sample(real, f"real{called}"), comparer.sample(synthetic, f"synthetic{called}")
+        if extractor is not None:
+            table = distribution_table(*samples, extractor, protocol)
+            yield Compared(_there(table), figures=_there(feature_map(*samples, extractor, protocol)))
+        if training is not None:
+            neighbors = comparer.neighbors(samples, training)
+            yield _memorization(samples[1], neighbors, comparison, protocol, synthetic, relative_to)
+
+
+Item = TypeVar("Item")
+
+
+def _there(item: Item | None) -> tuple[Item, ...]:
+    return () if item is None else (item,)
 
 
 def _agreement(comparer: Comparer, judge: Segmenter, real: Dataset, synthetic: Dataset) -> Table:
@@ -116,7 +162,7 @@ def _memorization(
     real, made = neighbors
     parents = {case_id: _parents(row["provenance"]) for case_id, row in synthetic.rows.items()}
     tables = (
-        memorization_table(real, made, comparison.extractor, protocol),
+        memorization_table(real, made, next(iter(comparison.extractors), None), protocol),
         nearest_table(sample, made[PICTURES], parents),
     )
     found = near_copies(made[PICTURES].distance, real[PICTURES].distance)

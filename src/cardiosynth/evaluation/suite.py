@@ -190,13 +190,12 @@ def _measure(
 
 def _protocol_of(labels: LabelTable, scale: IntensityScale, comparison: Comparison) -> dict[str, Any]:
     """Return everything besides the cases that the numbers depend on."""
-    judge, extractor = comparison.judge, comparison.extractor
+    judge = comparison.judge
     return {
         "program": __version__,
         "labels": labels.model_dump(mode="json"),
         "scale": scale.model_dump(mode="json"),
         "judge": None if judge is None else judge.fingerprint,
-        "extractor": None if extractor is None else extractor.title,
         "lpips": None if comparison.lpips is None else comparison.lpips.title,
         "settings": comparison.settings.model_dump(mode="json"),
     }
