@@ -5,10 +5,10 @@ from typing import Annotated
 
 from cyclopts import App
 
-from cardiosynth.cli.app import Json, app, output, progress
+from cardiosynth.cli.app import Json, Several, app, output, progress
 from cardiosynth.core.progress import say
 
-weights = App(name="weights", help="Bring in released weights, and say what weights are.", sort_key=10)
+weights = App(name="weights", help="Bring in released weights, pack your own, and say what weights are.", sort_key=10)
 app.command(weights)
 
 
@@ -53,3 +53,52 @@ def info(path: Path, /, *, json: Annotated[bool, Json] = False) -> None:
     from cardiosynth.recipes.weights import describe, in_words
 
     output(describe(path), json, in_words)
+
+
+@weights.command
+def pack(
+    run: Path,
+    out: Path,
+    /,
+    *,
+    judge: Path | None = None,
+    data: Path | None = None,
+    earlier: Annotated[list[Path] | None, Several] = None,
+    results: Path | None = None,
+    limit_mb: float = 25.0,
+    json: Annotated[bool, Json] = False,
+) -> None:
+    """Turn a trained run into a small one to give away: float16, what generating and judging need, and a card.
+
+    The same command with --results, once the packed run was evaluated, writes the numbers into the card.
+
+    Args:
+        run: the model's folder, with its stages trained.
+        out: the packed run; where it is one already, it is replaced.
+        judge: run of a segmenter to pack along as a judge, where not the run's own.
+        data: dataset folder that the generator learned from, to be described in the card.
+        earlier: runs that the weights started from with --init; the card counts their steps too.
+        results: results of cardiosynth evaluate on cases that the packed run made.
+        limit_mb: megabytes that the weights may take.
+        json: progress as JSON lines.
+    """
+    progress(json)
+    from cardiosynth.recipes.packing import Packing, pack_run
+
+    packed = pack_run(Packing(run, judge, data, tuple(earlier or ()), results, limit_mb), out)
+    say(f"{packed} written; {packed / 'README.md'} is its card.", run=str(packed))
+
+
+@weights.command
+def shipped(name: str = "fcas-phantoms", /, *, json: Annotated[bool, Json] = False) -> None:
+    """Print the folder of a run that comes with the program, for whatever takes a run.
+
+    For example: cardiosynth generate "$(cardiosynth weights shipped)" OUT --templates DATASET --cases 4
+
+    Args:
+        name: of the run.
+        json: print JSON instead of text.
+    """
+    from cardiosynth.recipes.shipped import shipped_run
+
+    output(str(shipped_run(name)), json, str)

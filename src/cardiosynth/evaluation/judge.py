@@ -89,7 +89,7 @@ def refuse_partial(judge: Segmenter, synthetic: Dataset) -> None:
         InputError: naming the first such case.
     """
     for case_id, row in synthetic.rows.items():
-        if judge.fingerprint in set(_texts(row["provenance"])):
+        if not set(judge.fingerprints).isdisjoint(_texts(row["provenance"])):
             raise InputError(
                 f"the judge {judge.fingerprint} took part in making {case_id} of {synthetic.root}; judge with a "
                 "segmenter that did not, e.g. one trained with another seed."

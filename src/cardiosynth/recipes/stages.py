@@ -20,6 +20,7 @@ from cardiosynth.data.preparation import check_preparation, recorded_preparation
 from cardiosynth.diffusion.joint import train_joint
 from cardiosynth.diffusion.stages import train_control, train_diffusion
 from cardiosynth.recipes.fqcdm import FqcdmRecipe
+from cardiosynth.recipes.packing import refuse_packed
 from cardiosynth.recipes.recipe import Recipe
 from cardiosynth.recipes.registry import as_fcas, check_recipe, keep_recipe, recorded_recipe
 from cardiosynth.recipes.sheets import sheet_sampler
@@ -80,7 +81,7 @@ def segmenter_distance(run: Path, recipe: Recipe, device: str) -> Perceptual:
             f"the segmenter of {run} takes {network.spatial_dims} axes with multiples of {network.multiple} voxels and "
             f"autoencoder.crop is {crop}; change the crop."
         )
-    return Perceptual(partial(feature_distance, segmenter.network), segmenter.fingerprint)
+    return Perceptual(partial(feature_distance, segmenter.network), "+".join(segmenter.fingerprints))
 
 
 def _diffusion(cases: Dataset, run: Path, recipe: Recipe, earlier: Earlier, device: str) -> Path:
@@ -140,11 +141,12 @@ def train_stage(
 
     Raises:
         InputError: a stage that the recipe does not have, data that does not suit, an earlier stage that is missing, a
-            run begun otherwise, or an autoencoder that keeps too little.
+            run begun otherwise or packed, or an autoencoder that keeps too little.
     """
     own = [name for name in STAGES if name in type(recipe).model_fields]
     if stage not in own:
         raise InputError(f"{recipe.name} has no stage '{stage}'; its stages are {', '.join(own)}.")
+    refuse_packed(run)
     cases = read_dataset(dataset)
     if len(cases) < 2:
         count = "one case" if len(cases) else "no case"

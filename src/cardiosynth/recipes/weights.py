@@ -150,6 +150,7 @@ def _describe_checkpoint(checkpoint: Path) -> dict[str, Any]:
         "intensity": record.get("intensity"),
         "licences": record.get("licences"),
         "fingerprint": record.get("fingerprint"),
+        "packed_from": record.get("packed", {}).get("fingerprint"),
         "autoencoder": record.get("autoencoder"),
         "init": record.get("init"),
         "labels": {label["name"]: label["code"] for label in record.get("labels", {}).get("labels", [])},

@@ -345,6 +345,7 @@ class LatentDiffusionGenerator:
             "seed": seed,
             "sampler": self.sampler.provenance(),
             "checkpoints": self.model.fingerprints,
+            **({"packed_from": self.model.packed_from} if self.model.packed_from else {}),
             "confidence": dict(facts) if facts is not None else None,
             "licence": "; ".join(sorted(licences | set(self.model.record["licences"]))) or "unknown",
             **kept,

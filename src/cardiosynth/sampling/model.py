@@ -48,6 +48,12 @@ class LatentDiffusionModel:
         }
 
     @property
+    def packed_from(self) -> dict[str, str]:
+        """Return, by stage, the fingerprints of the weights that packed ones were rounded from."""
+        records = {"autoencoder": self.codec.record, self.record["stage"]: self.record}
+        return {stage: record["packed"]["fingerprint"] for stage, record in records.items() if "packed" in record}
+
+    @property
     def _denoisers(self) -> dict[str, str]:
         if "first_stage" not in self.record:
             return {"diffusion": self.record["fingerprint"]}

@@ -54,6 +54,7 @@ class Segmenter:
         scale: how it sees intensities.
         fingerprint: of its weights.
         device: where it computes.
+        packed_from: fingerprint of the weights that these were rounded from, where they were packed.
     """
 
     network: nn.Module
@@ -63,6 +64,12 @@ class Segmenter:
     scale: IntensityScale
     fingerprint: str
     device: torch.device
+    packed_from: str | None = None
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """All names that this network has in records."""
+        return (self.fingerprint, *([self.packed_from] if self.packed_from else []))
 
 
 def load_segmenter(run: Path, device: str = "cpu") -> Segmenter:
@@ -89,6 +96,7 @@ def load_segmenter(run: Path, device: str = "cpu") -> Segmenter:
         scale=parse_settings(IntensityScale, record["intensity"], origin),
         fingerprint=record["fingerprint"],
         device=torch.device(device),
+        packed_from=record.get("packed", {}).get("fingerprint"),
     )
 
 

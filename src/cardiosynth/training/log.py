@@ -19,6 +19,9 @@ FREE = (
 )
 """Ends of the keys that may differ when a run goes on: an update of the program must not end a long training."""
 
+SECONDS = "seconds_per_step"
+"""Name of the curve that tells how long steps took."""
+
 
 def keep_config(run: Path, config: Mapping[str, Any], resumes: bool, writes: bool) -> None:
     """Write ``config.json``; where the run goes on, first see that it is still the same run.
@@ -103,4 +106,18 @@ class RunLog:
         append_row(self._file, {"step": step, **values})
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
-        self._events.add_scalar("seconds_per_step", seconds_per_step, step)
+        self._events.add_scalar(SECONDS, seconds_per_step, step)
+
+
+def mean_seconds_per_step(run: Path) -> float | None:
+    """Return the mean of the seconds that a stage's logged steps took, from its events; None where there are none."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    if not list(run.glob("events.out.tfevents.*")):
+        return None
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    events.Reload()
+    if SECONDS not in events.Tags()["scalars"]:
+        return None
+    found = [event.value for event in events.Scalars(SECONDS)]
+    return sum(found) / len(found)
