@@ -23,6 +23,7 @@ from cardiosynth.diffusion.process import (
 )
 
 PROCESSES = [VariancePreserving(), RectifiedFlow(), Cosine()]
+COSINE_250 = ProcessSettings(kind="cosine_betas", num_steps=250)
 
 
 def test_alpha_bar_at_the_steps_is_the_product_of_the_discrete_schedule():
@@ -69,6 +70,14 @@ def test_linear_betas_are_ddpms():
     product = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 10, dtype=torch.float64), 0)
     t = torch.arange(1, 11, dtype=torch.float64) / 10
     torch.testing.assert_close(process.alpha(t) ** 2, product, rtol=1e-12, atol=0)
+
+
+def test_cosine_betas_are_the_published_curve_but_for_their_last_step():
+    process, steps = build_process(COSINE_250), torch.arange(1, 250, dtype=torch.float64) / 250
+    curve = torch.cos((steps + 0.008) / 1.008 * math.pi / 2) ** 2 / math.cos(0.008 / 1.008 * math.pi / 2) ** 2
+    torch.testing.assert_close(process.alpha(steps) ** 2, curve, rtol=1e-9, atol=0)
+    end, before = (float(process.alpha(torch.tensor(t, dtype=torch.float64)) ** 2) for t in (1.0, 0.996))
+    assert end == pytest.approx(0.001 * before, rel=1e-6)
 
 
 def test_vp_preserves_variance_also_where_sigma_is_tiny():

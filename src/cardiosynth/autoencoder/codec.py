@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from cardiosynth.autoencoder import streaming
+from cardiosynth.autoencoder.fixed import FixedAutoencoder
 from cardiosynth.autoencoder.networks import Autoencoder, AutoencoderSettings, build_autoencoder
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings, parse_settings
@@ -85,7 +87,7 @@ class Codec:
     @property
     def device(self) -> torch.device:
         """Where the network lives."""
-        return next(self.autoencoder.parameters()).device
+        return next(chain(self.autoencoder.parameters(), self.autoencoder.buffers())).device
 
     @property
     def compression(self) -> int:
@@ -136,7 +138,8 @@ class Codec:
     ) -> tuple[Float[Tensor, "c *latent"], Float[Tensor, "c *latent"]]:
         """Return mean and standard deviation of a case's normalized latents, float32 on the CPU.
 
-        Latents that decoding will quantize are returned as they are before, with a deviation of 0.
+        Latents that decoding will quantize are returned as they are before; these and fixed ones have a deviation
+        of 0.
 
         Args:
             case: with an image.
@@ -185,6 +188,17 @@ class Codec:
     def quantize(self, z: Float[Tensor, "b c *latent"]) -> Float[Tensor, "b c *latent"]:
         """Return the nearest code of each normalized latent, normalized alike; as it is where there is no codebook."""
         return self._normalized((self.autoencoder.quantize(self._raw(z)), z))[0]
+
+    def within_images(self, z: Float[Tensor, "b c *latent"]) -> Float[Tensor, "b c *latent"]:
+        """Return normalized latents with the images that they stand for limited to model units [0, 1].
+
+        Raises:
+            InputError: the autoencoder does not give back what it is given, so that this would change all of it.
+        """
+        if not isinstance(self.autoencoder, FixedAutoencoder):
+            raise InputError("sampler.clamp 'image' is for autoencoders of kind identity and haar; set a number.")
+        image = self.autoencoder.decode(self._raw(z)).clamp(0, 1)
+        return self._normalized(self.autoencoder.encode(image))[0]
 
     def nearest_codes(self, latent: Float[Tensor, "c *latent"]) -> Int[Tensor, "*latent"]:
         """Return the index of the code of each value of one normalized latent; there must be a codebook."""

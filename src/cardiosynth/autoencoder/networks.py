@@ -1,7 +1,8 @@
 """Autoencoders behind one contract: model units [0, 1] in and out, latents between, Gaussian or quantized.
 
 ``compact`` learns fast on two CPU cores; ``maisi`` is the published layout, into which released weights load; ``vqgan``
-is that of VQGAN, for slices and volumes.
+and ``vqvae`` are those of these papers, for slices and volumes; ``identity`` and ``haar`` have nothing to learn, see
+``fixed.py``.
 """
 
 from abc import ABC, abstractmethod
@@ -30,25 +31,32 @@ class AutoencoderSettings(Settings):
 
     Attributes:
         kind: ``compact`` (ours: no normalization layers, space-to-depth stem and head), ``maisi`` (MONAI's
-            AutoencoderKlMaisi, three-dimensional) or ``vqgan`` (group normalization, strided convolutions).
+            AutoencoderKlMaisi, three-dimensional), ``vqgan`` (group normalization, strided convolutions), ``vqvae``
+            (no normalization, ReLU, windows of 4, residual blocks at latent resolution alone), or without
+            anything to train ``identity`` (voxels, published: DDPM, Med-DDPM) and ``haar`` (wavelets, published: WDM),
+            whose sizes ``fixed_settings`` gives.
         spatial_dims: 3 for volumes, 2 for slices.
         codebook: quantizes the latents; None leaves them Gaussian. Published (FQCDM) with.
         latent_channels: values per latent voxel. Published (FCaS after MAISI) 4; not stated by FQCDM.
-        compression: image voxels per latent voxel along each axis. Published 4.
-        channels: features per level, finest first. One level per halving for ``compact``; one more, at full
-            resolution, for ``maisi``, published (64, 128, 256), and ``vqgan``, published (128, 256, 512).
-        num_res_blocks: residual blocks per level. Published (MAISI, VQGAN) (2, 2, 2).
-        norm_groups: groups of MAISI's and VQGAN's group normalization, published 32; ``compact`` has none.
+        compression: image voxels per latent voxel along each axis. Published 4, (VQGAN) 16; 1 is ``identity``.
+        channels: features per level, finest first. One level per halving for ``compact`` and ``vqvae``, published
+            (VQ-VAE) (64, 128); one more, at full resolution, for ``maisi``, published (64, 128, 256), and ``vqgan``,
+            published (128, 256, 512).
+        num_res_blocks: residual blocks per level. Published (MAISI, VQGAN) (2, 2, 2), (VQ-VAE) (0, 2).
+        norm_groups: groups of MAISI's and VQGAN's group normalization, published 32; the others have none.
         checkpointing: train with less memory and a third more time, same gradients.
         mask_features: channels in which the decoder is told of the mask, beyond the paper; see ``MaskStem``. Published
             none: null. Not for ``maisi``.
     """
 
-    kind: Literal["compact", "maisi", "vqgan"] = "compact"
+    FIXED: ClassVar[Mapping[str, int]] = {"identity": 1, "haar": 2}
+    """Kinds that nothing is learned of, and their compression."""
+
+    kind: Literal["compact", "maisi", "vqgan", "vqvae", "identity", "haar"] = "compact"
     spatial_dims: Literal[2, 3] = 3
     codebook: CodebookSettings | None = None
     latent_channels: int = pydantic.Field(default=4, ge=1)
-    compression: Literal[2, 4] = 4
+    compression: Literal[1, 2, 4, 8, 16] = 4
     channels: tuple[int, ...] = (24, 64)
     num_res_blocks: tuple[int, ...] = (1, 2)
     norm_groups: int = pydantic.Field(default=32, ge=1)
@@ -57,7 +65,12 @@ class AutoencoderSettings(Settings):
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> "AutoencoderSettings":
-        levels = {2: 1, 4: 2}[self.compression] + (self.kind != "compact")
+        if self.is_fixed:
+            self._check_fixed()
+            return self
+        if self.compression == 1:
+            raise ValueError("a compression of 1 leaves nothing to learn; set kind=identity")
+        levels = self.compression.bit_length() - 1 + self._is_normalized
         if len(self.channels) != levels or len(self.num_res_blocks) != levels:
             raise ValueError(
                 f"a {self.kind} autoencoder of compression {self.compression} has {levels} levels; give as many "
@@ -69,9 +82,34 @@ class AutoencoderSettings(Settings):
             raise ValueError("a maisi autoencoder is Gaussian; use compact or vqgan with a codebook")
         if self.kind == "maisi" and self.mask_features is not None:
             raise ValueError("a maisi decoder is told of no mask; use compact or vqgan, or set mask_features=null")
-        if self.kind != "compact" and any(n % self.norm_groups for n in self.channels):
+        if self.kind == "vqvae" and any(self.num_res_blocks[:-1]):
+            raise ValueError("a vqvae has residual blocks at its last level alone; set num_res_blocks to 0 before it")
+        if self._is_normalized and any(n % self.norm_groups for n in self.channels):
             raise ValueError(f"channels {self.channels} must be multiples of norm_groups {self.norm_groups}")
         return self
+
+    def _check_fixed(self) -> None:
+        factor = self.FIXED[self.kind]
+        if (self.compression, self.latent_channels) != (factor, factor**self.spatial_dims):
+            raise ValueError(
+                f"kind {self.kind} compresses {self.spatial_dims} axes by {factor}; set compression={factor} and "
+                f"latent_channels={factor**self.spatial_dims}"
+            )
+        if self.channels or self.num_res_blocks or self.codebook is not None or self.mask_features is not None:
+            raise ValueError(
+                f"kind {self.kind} has nothing to learn; leave channels and num_res_blocks empty, and codebook and "
+                "mask_features null"
+            )
+
+    @property
+    def _is_normalized(self) -> bool:
+        """Whether it has group normalization, and then a level at full resolution."""
+        return self.kind in ("maisi", "vqgan")
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether there is nothing to train."""
+        return self.kind in self.FIXED
 
 
 class Autoencoder(nn.Module, ABC):
@@ -82,7 +120,8 @@ class Autoencoder(nn.Module, ABC):
         latent_channels: values per latent voxel.
         decoder_channels: values per latent voxel that ``decoding`` takes: latent and what is told of the mask.
         spatial_dims: 2 or 3.
-        codebook: quantizes latents; None where they are Gaussian.
+        codebook: quantizes latents; None where they are Gaussian or fixed.
+        is_gaussian: whether ``encoding`` says how certain latents are.
         mask_stem: tells the decoder of masks; None where it sees latents alone.
         checkpointing: compute inner values again for the gradients instead of keeping them.
     """
@@ -97,13 +136,14 @@ class Autoencoder(nn.Module, ABC):
         self.latent_channels = settings.latent_channels
         self.spatial_dims: int = settings.spatial_dims
         self.codebook = None if settings.codebook is None else Codebook(settings.codebook, settings.latent_channels)
+        self.is_gaussian = settings.codebook is None and not settings.is_fixed
         self.mask_stem: MaskStem | None = None
         self.decoder_channels: int = settings.latent_channels + (settings.mask_features or 0)
 
     @property
     def moment_channels(self) -> int:
-        """What ``encoding`` gives per latent voxel: mean and log variance, of latents to be quantized the mean."""
-        return self.latent_channels * (2 if self.codebook is None else 1)
+        """What ``encoding`` gives per latent voxel: mean and log variance; the mean alone where not Gaussian."""
+        return self.latent_channels * (2 if self.is_gaussian else 1)
 
     @property
     def last_weight(self) -> Tensor:
@@ -123,8 +163,8 @@ class Autoencoder(nn.Module, ABC):
     ) -> tuple[Float[Tensor, "b c *latent"], Float[Tensor, "b c *latent"]]:
         """Return mean and standard deviation of the latents of images in model units, both float32.
 
-        Latents that are to be quantized are returned as they are before, with a deviation of 0. An axis that is not a
-        multiple of ``compression`` loses its end or is refused (``compact``).
+        Latents that are to be quantized are returned as they are before, and these and fixed ones with a deviation
+        of 0. An axis that is not a multiple of ``compression`` loses its end or is refused (``compact``, ``haar``).
         """
         return self.gaussian(self.encoding().forward(x, self.checkpointing))
 
@@ -163,7 +203,7 @@ class Autoencoder(nn.Module, ABC):
         self, moments: Float[Tensor, "b c2 *latent"]
     ) -> tuple[Float[Tensor, "b c *latent"], Float[Tensor, "b c *latent"]]:
         """Return mean and standard deviation, float32, from what ``encoding`` gives."""
-        if self.codebook is not None:
+        if not self.is_gaussian:
             return moments.float(), torch.zeros_like(moments, dtype=torch.float32)
         mean, log_variance = moments.float().chunk(2, dim=1)
         return mean, torch.exp(0.5 * log_variance.clamp(*self.LOG_VARIANCE))
@@ -197,6 +237,14 @@ def _build(settings: AutoencoderSettings) -> Autoencoder:
         from cardiosynth.autoencoder.vqgan import VqganAutoencoder
 
         return VqganAutoencoder(settings)
+    if settings.kind == "vqvae":
+        from cardiosynth.autoencoder.vqvae import VqvaeAutoencoder
+
+        return VqvaeAutoencoder(settings)
+    if settings.is_fixed:
+        from cardiosynth.autoencoder.fixed import FixedAutoencoder
+
+        return FixedAutoencoder(settings)
     return CompactAutoencoder(settings)
 
 

@@ -20,6 +20,7 @@ from cardiosynth.autoencoder.discriminators import (
     fooling_loss,
     telling_loss,
 )
+from cardiosynth.autoencoder.fixed import keep_fixed
 from cardiosynth.autoencoder.losses import (
     Perceptual,
     ReconstructionSettings,
@@ -81,6 +82,8 @@ class AutoencoderStage(Settings):
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> "AutoencoderStage":
         dims, factor = self.network.spatial_dims, self.network.compression
+        if self.network.is_fixed and self.adversarial is not None:
+            raise ValueError(f"kind {self.network.kind} has nothing to learn; set adversarial=null")
         if len(self.crop) != dims or any(n < factor or n % factor for n in self.crop):
             raise ValueError(f"crop {self.crop} must be {dims} multiples of the compression {factor}")
         if self.adversarial is not None and min(self.crop) < self.adversarial.smallest_crop:
@@ -261,6 +264,8 @@ def train_autoencoder(
 ) -> Path:
     """Train an autoencoder and judge it; the same call goes on after a stop.
 
+    One that has nothing to learn is written as it is, and not judged.
+
     Args:
         cases: a dataset or any sequence of cases with images; masks are used where there are any.
         run: the run's folder; the stage is written to ``run/autoencoder``, the verdict to its ``verdict.json``.
@@ -283,6 +288,9 @@ def train_autoencoder(
         InputError: fewer than two cases, cases that do not suit, weights that do not fit, or a run begun otherwise.
     """
     check_window(cases, scale)
+    if stage.network.is_fixed:
+        record = {**autoencoder_record(CaseCache(list(cases), scale), stage, scale), **recorded_preparation(cases)}
+        return keep_fixed(build_autoencoder(stage.network), run / STAGE, record, join_processes(device))
     kept, aside = (list(cases), list(held_out)) if held_out else _kept_aside(list(cases), stage.held_out)
     cache = CaseCache(kept, scale)
     autoencoder = build_autoencoder(stage.network, stage.training.seed, cache.labels)

@@ -34,26 +34,35 @@ class ConditionSettings(Settings):
             channel, code / largest code (Table 4's "Norm").
         codes: in which codes the template's mask is told: the ``own`` of the label table, or ``maisi``, which released
             weights know; see ``diffusion.codes``. For ``template`` and ``bits``.
-        inject: ``control`` (published, FCaS) through a ControlNet, ``concatenate`` to the U-Net's input, ``both``, or
-            ``spade`` (published, FQCDM) in the U-Net's decoder; see ``diffusion/spade.py``.
+        inject: ``control`` (published, FCaS) through a ControlNet, ``concatenate`` to the U-Net's input, ``both``,
+            ``spade`` (published, FQCDM) in the U-Net's decoder, see ``diffusion/spade.py``, or ``adapter`` (published,
+            T2I-Adapter) into its encoder, see ``diffusion/adapter.py``.
         template: which other case is the template in training: ``random`` (published), or one of the
             ``same_acquisition`` where there is one.
-        features: channels of the embedding that is concatenated, or between label and modulation for ``spade``
-            (SPADE's published 128).
+        structures: of the reference mask that are told: null for the targets (published, FCaS), ``all`` with the
+            surroundings.
+        classes: null for all structures at once; ``one`` (published, DiffInfinite) tells one structure at a time: in
+            training one of each mask's, drawn at random, in sampling each for its own region. For ``mask`` and
+            ``one_hot``.
+        features: channels of the embedding that is concatenated or that an adapter begins with, or between label and
+            modulation for ``spade`` (SPADE's published 128).
         intensity_center: intensity in model units that becomes 0 in the template's channels. Published 0.
         intensity_gain: factor on the rest. Published 1. Contrast phases differ by a few hundredths of a wide window;
             without a gain the network is slow to notice.
         stem: ``compact`` space-to-depth and three convolutions; ``maisi`` (published, FCaS) MONAI's convolution stack,
-            for ``control`` only. For ``spade``, whose label is resized to the latents: ``area`` the share of each block
-            of voxels that a structure fills, which keeps thin walls; ``nearest`` the voxel in a block's middle.
+            for ``control`` only. For ``spade``, whose label is resized to the latents, and to concatenate the channels
+            themselves (published, Med-DDPM): ``area`` the share of each block of voxels that a structure fills, which
+            keeps thin walls; ``nearest`` the voxel in a block's middle.
         stem_channels: widths inside the stem. Published (maisi) (8, 32, 64).
     """
 
     kind: Literal["mask", "template", "painted"] = "painted"
     encoding: Literal["bits", "one_hot", "scalar"] = "bits"
     codes: Literal["own", "maisi"] = "own"
-    inject: Literal["concatenate", "control", "both", "spade"] = "concatenate"
+    inject: Literal["concatenate", "control", "both", "spade", "adapter"] = "concatenate"
     template: Literal["random", "same_acquisition"] = "random"
+    structures: Literal["all"] | None = None
+    classes: Literal["one"] | None = None
     features: int = 32
     intensity_center: float = 0.0
     intensity_gain: float = 1.0
@@ -64,11 +73,26 @@ class ConditionSettings(Settings):
     def _told_in_one_way(self) -> "ConditionSettings":
         if self.codes == "maisi" and (self.kind, self.encoding) != ("template", "bits"):
             raise ValueError("codes 'maisi' are bit-planes of a template's mask; set kind=template and encoding=bits")
-        if (self.inject == "spade") != (self.stem in ("area", "nearest")):
-            raise ValueError("inject 'spade' and the stems 'area' and 'nearest' need each other; set both")
-        if self.inject == "spade" and self.encoding != "one_hot":
-            raise ValueError("inject 'spade' resizes one channel per structure; set encoding=one_hot")
+        if self.resized != (self.inject == "spade") and not (self.resized and self.inject == "concatenate"):
+            raise ValueError(
+                "inject 'spade' and the stems 'area' and 'nearest' need each other; set both, or inject=concatenate"
+            )
+        if self.resized and self.encoding != "one_hot":
+            raise ValueError(f"stem '{self.stem}' resizes one channel per structure; set encoding=one_hot")
+        if self.inject == "adapter" and self.stem != "compact":
+            raise ValueError("inject 'adapter' begins with space-to-depth; set stem=compact")
+        if self.classes is not None and (self.kind, self.encoding) != ("mask", "one_hot"):
+            raise ValueError("classes 'one' tells one channel of a mask at a time; set kind=mask and encoding=one_hot")
         return self
+
+    @property
+    def resized(self) -> bool:
+        """Whether the channels themselves, resized to the latents, are what the networks are given."""
+        return self.stem in ("area", "nearest")
+
+    def told_codes(self, labels: LabelTable) -> tuple[int, ...]:
+        """Return the codes of the reference mask that are told."""
+        return labels.codes if self.structures == "all" else labels.target_codes
 
 
 class Condition(NamedTuple):
@@ -97,7 +121,7 @@ def num_channels(settings: ConditionSettings, labels: LabelTable) -> int:
     """Return the number of channels of :func:`raw_condition`: 17 as published, 18 painted."""
     reference, template = {
         "bits": (8, 8),
-        "one_hot": (len(labels.target_codes), len(labels)),
+        "one_hot": (len(settings.told_codes(labels)), len(labels)),
         "scalar": (1, 1),
     }[settings.encoding]
     return reference + {"mask": 0, "template": template + 1, "painted": template + 2}[settings.kind]
@@ -111,7 +135,7 @@ def raw_condition(
     Args:
         condition: volumes with m channels each (1, or more where they are folded).
         settings: kind and encoding.
-        labels: names the targets; everything else is removed from the reference mask.
+        labels: names the targets; everything else is removed from the reference mask, where ``settings`` say so.
         dtype: of the channels.
 
     Returns:
@@ -120,8 +144,9 @@ def raw_condition(
     Raises:
         InputError: a mask is not uint8, i.e. may hold codes above 255.
     """
-    reference = only_targets(condition.reference, labels)
-    parts = encode_mask(reference, settings, labels, labels.target_codes, dtype)
+    codes = settings.told_codes(labels)
+    reference = only_codes(condition.reference, codes)
+    parts = encode_mask(reference, settings, labels, codes, dtype)
     if settings.kind != "mask":
         parts += encode_mask(condition.template_mask, settings, labels, labels.codes, dtype)
         parts.append(_spread(condition.template_image, settings).to(dtype))
@@ -148,15 +173,15 @@ def encode_mask(
             return [mask.to(dtype) / max(labels.codes)]
 
 
-def only_targets(mask: UInt8[Tensor, "b m *grid"], labels: LabelTable) -> UInt8[Tensor, "b m *grid"]:
-    """Return ``mask`` with everything but the target structures set to 0.
+def only_codes(mask: UInt8[Tensor, "*grid"], codes: Sequence[int]) -> UInt8[Tensor, "*grid"]:
+    """Return ``mask`` with everything but these codes set to 0.
 
     Raises:
         InputError: the mask is not uint8.
     """
     check_codes(mask)
     keep = torch.zeros(256, dtype=torch.uint8, device=mask.device)
-    keep[list(labels.target_codes)] = torch.tensor(labels.target_codes, dtype=torch.uint8, device=mask.device)
+    keep[list(codes)] = torch.tensor(codes, dtype=torch.uint8, device=mask.device)
     return keep[mask.long()]
 
 

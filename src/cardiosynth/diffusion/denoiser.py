@@ -22,6 +22,9 @@ Denoiser = Callable[[Tensor, Tensor, Any], Tensor]
 Network = Callable[[Tensor, Tensor, Any], Tensor]
 """``(x, t, condition) -> prediction``: x (b, ...), one time per example (b,)."""
 
+Clamp = float | Callable[[Tensor], Tensor] | None
+"""What keeps a predicted x0 within what is real: a limit of its absolute values, a function, or nothing."""
+
 Data = Float[Tensor, "b *rest"]
 Factor = Float[Tensor, "*broadcast"]
 
@@ -85,6 +88,13 @@ def check_prediction(prediction: Prediction, process: Process) -> None:
         )
 
 
+def clamped(x0: Data, clamp: Clamp) -> Data:
+    """Return x0 within its limits, as it is where there are none."""
+    if clamp is None:
+        return x0
+    return x0.clamp(-clamp, clamp) if isinstance(clamp, float | int) else clamp(x0)
+
+
 class NetworkDenoiser:
     """A network seen as a denoiser.
 
@@ -92,13 +102,13 @@ class NetworkDenoiser:
         network: predicts from x (b, ...), t (b,) and a condition; may run in any precision.
         process: gives alpha and sigma.
         prediction: what the network predicts.
-        clamp: limit x0 to [-clamp, clamp] (normalized latents have unit variance; 5 cuts nothing real), or None.
+        clamp: of x0, see :func:`clamped` (normalized latents have unit variance; 5 cuts nothing real).
 
     Raises:
         InputError: prediction and process do not fit, see :func:`check_prediction`.
     """
 
-    def __init__(self, network: Network, process: Process, prediction: Prediction, clamp: float | None = None):
+    def __init__(self, network: Network, process: Process, prediction: Prediction, clamp: Clamp = None):
         check_prediction(prediction, process)
         self._network, self._process = network, process
         self._prediction: Prediction = prediction
@@ -108,4 +118,4 @@ class NetworkDenoiser:
         """Return the x0 expected at ``x`` and time ``t``, in the dtype of ``x``."""
         output = self._network(x, t.to(x).expand(len(x)), condition).to(x.dtype)
         x0 = to_x0(self._prediction, output, x, self._process.alpha(t).to(x), self._process.sigma(t).to(x))
-        return x0 if self._clamp is None else x0.clamp(-self._clamp, self._clamp)
+        return clamped(x0, self._clamp)

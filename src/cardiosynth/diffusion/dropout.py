@@ -5,11 +5,15 @@ way. The painted channel is made from what is left: without the template it is z
 the mask it is the template with its targets taken out, which tells nothing of the reference.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
-from cardiosynth.diffusion.control import Condition, ConditionSettings
+from cardiosynth.core.random import draw_int
+from cardiosynth.diffusion.control import Condition, ConditionSettings, only_codes
 
 
 class ConditionDropout(NamedTuple):
@@ -56,3 +60,11 @@ def dropped(
     if template < dropout.template:
         condition = without_template(condition, settings)
     return without_mask(condition) if mask < dropout.mask else condition
+
+
+def one_structure(
+    reference: UInt8[Tensor, "*grid"], codes: Sequence[int], rng: torch.Generator
+) -> UInt8[Tensor, "*grid"]:
+    """Return the mask of one of the structures ``codes`` that are there, drawn all alike (DiffInfinite)."""
+    there = sorted(set(reference.unique().tolist()) & set(codes))
+    return only_codes(reference, [there[draw_int(len(there), rng)]]) if there else torch.zeros_like(reference)

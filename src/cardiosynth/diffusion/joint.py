@@ -184,6 +184,8 @@ def _task(
 def _check(cache: CaseCache, run: Path, first: AutoencoderStage, second: DiffusionStage) -> None:
     if second.condition is None:
         raise InputError("the denoiser of a joint training is told of masks; set diffusion.condition.")
+    if second.normalization is not None:
+        raise InputError("joint training normalizes latents as it measures them; set diffusion.normalization=null.")
     for case in cache.cases:
         if case.grid.shape != first.crop:
             raise InputError(

@@ -93,6 +93,18 @@ class Latents(Sequence[tuple[Tensor, Tensor]]):
         """Return the same latents normalized by other statistics."""
         return Latents(self.files, self.case_ids, statistics)
 
+    def of_codes(self, codec: Codec) -> LatentStatistics:
+        """Return the statistics that put the least and the largest value of any code at -1 and 1.
+
+        Raises:
+            InputError: the codec has no codes.
+        """
+        if codec.autoencoder.codebook is None:
+            raise InputError("normalization 'codebook' needs codes; set autoencoder.network.codebook.codes=1024.")
+        low, high = codec.autoencoder.codebook.codes.aminmax()
+        channels = codec.latent_channels
+        return LatentStatistics(mean=(float(high + low) / 2,) * channels, std=(float(high - low) / 2,) * channels)
+
     def measured(self) -> LatentStatistics:
         """Return the statistics of the raw latents per channel, over all voxels of all cases, as they are stored."""
         return measure_statistics(self.normalized(raw_statistics(len(self.statistics.mean))))

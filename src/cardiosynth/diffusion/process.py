@@ -51,16 +51,24 @@ class VariancePreserving:
         beta_end: variance of the last step; published 0.0195.
         num_steps: T; published 1000.
         linear: whether betas are even (Ho et al., 2020), or their square roots are ("scaled linear", as published).
+        betas: one by one, in place of all that; see :func:`cosine_betas`.
     """
 
     spacing: Literal["time", "angle"] = "angle"
 
     def __init__(
-        self, beta_start: float = 0.0015, beta_end: float = 0.0195, num_steps: int = 1000, *, linear: bool = False
+        self,
+        beta_start: float = 0.0015,
+        beta_end: float = 0.0195,
+        num_steps: int = 1000,
+        *,
+        linear: bool = False,
+        betas: Float[Tensor, "n"] | None = None,
     ):
         power = 1 if linear else 2
         ends = (beta_start ** (1 / power), beta_end ** (1 / power))
-        betas = torch.linspace(*ends, num_steps, dtype=torch.float64) ** power
+        if betas is None:
+            betas = torch.linspace(*ends, num_steps, dtype=torch.float64) ** power
         steps = torch.log1p(-betas).cumsum(0)
         self._log_alpha_bar = torch.cat([steps.new_zeros(1), steps])
 
@@ -78,6 +86,16 @@ class VariancePreserving:
     def sigma(self, t: Numbers) -> Numbers:
         """Return sqrt(1 - alpha_bar), without cancellation near t = 0."""
         return torch.sqrt(-torch.expm1(self.log_alpha_bar(t))).to(t.dtype)
+
+
+def cosine_betas(num_steps: int) -> Float[Tensor, "n"]:
+    """Return the betas of Nichol and Dhariwal (2021), float64: Eq. 17 with s = 0.008, none above 0.999.
+
+    The last one leaves a trace of the data at t = 1, so that noise can be predicted there.
+    """
+    t = torch.linspace(0, 1, num_steps + 1, dtype=torch.float64)
+    alpha_bar = torch.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
+    return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
 
 
 class Cosine:
@@ -117,14 +135,15 @@ class ProcessSettings(Settings):
 
     Attributes:
         kind: ``variance_preserving`` (FCaS) with betas whose roots are even, ``linear`` (DDPM) with even betas,
-            ``cosine``, or ``rectified_flow``. Fewer steps need larger betas: 100 even ones from 1e-4 to 0.02 keep
+            ``cosine``, ``cosine_betas`` (published: Med-DDPM, Medical Diffusion, DiffInfinite), its discrete steps as
+            they were, or ``rectified_flow``. Fewer steps need larger betas: 100 even ones from 1e-4 to 0.02 keep
             alpha_bar = 0.364 of the data's variance; times 1000 / T (Nichol and Dhariwal, 2021) they keep 2e-5.
         beta_start: first variance of a schedule of betas. Published (FCaS) 0.0015; FQCDM: not stated.
         beta_end: last variance of a schedule of betas. Published (FCaS) 0.0195; FQCDM: not stated.
         num_steps: T of a schedule of betas. Published: FCaS 1000, FQCDM 100.
     """
 
-    kind: Literal["variance_preserving", "linear", "cosine", "rectified_flow"] = "variance_preserving"
+    kind: Literal["variance_preserving", "linear", "cosine", "cosine_betas", "rectified_flow"] = "variance_preserving"
     beta_start: float = 0.0015
     beta_end: float = 0.0195
     num_steps: int = 1000
@@ -137,6 +156,8 @@ def build_process(settings: ProcessSettings) -> Process:
             return RectifiedFlow()
         case "cosine":
             return Cosine()
+        case "cosine_betas":
+            return VariancePreserving(betas=cosine_betas(settings.num_steps))
         case "variance_preserving" | "linear":
             linear = settings.kind == "linear"
             return VariancePreserving(settings.beta_start, settings.beta_end, settings.num_steps, linear=linear)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cardiosynth.anatomy.appearance import appearances, check_blood_pools
-from cardiosynth.autoencoder.codec import Codec, load_codec, stage_folder
+from cardiosynth.autoencoder.codec import Codec, LatentStatistics, load_codec, raw_statistics, stage_folder
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError
@@ -29,7 +29,7 @@ from cardiosynth.diffusion.codes import lacks_body
 from cardiosynth.diffusion.control import ConditionSettings
 from cardiosynth.diffusion.crops import Cropping, check_crop, heart_center
 from cardiosynth.diffusion.dropout import ConditionDropout
-from cardiosynth.diffusion.latents import encode_dataset
+from cardiosynth.diffusion.latents import Latents, encode_dataset
 from cardiosynth.diffusion.objective import Objective, place_weight
 from cardiosynth.diffusion.process import build_process
 from cardiosynth.diffusion.records import (
@@ -86,7 +86,7 @@ def train_diffusion(
     codec = load_codec(autoencoder or run, str(processes.device))
     check_preparation(cases, codec.record, stage_folder(autoencoder or run))
     latents = encode_dataset(codec, cases, run / LATENTS, processes, stage.encode_budget_gb)
-    latents = latents.normalized(latents.measured())
+    latents = latents.normalized(_statistics(stage, latents, codec))
     record = diffusion_record(stage, codec, cases, latents)
     with named_weights(stage.training.seed, "diffusion"):
         module = build_network(stage.denoiser, stage.condition, codec, cases.labels)
@@ -147,7 +147,8 @@ def train_control(
     latents = latents.normalized(recorded_statistics(first, checkpoint))
     record = control_record(stage, codec, cases, latents, first)
     variants = _variants(stage, codec.with_statistics(latents.statistics), cases, run / LATENTS, processes)
-    cache = CaseCache(cases, codec.scale, needs_masks=True)
+    # A mask alone may be empty, as those of slices beyond the heart are; a template must show something.
+    cache = CaseCache(cases, codec.scale, needs_masks=stage.condition.kind != "mask")
     with named_weights(stage.training.seed, "control"):
         module = build_network(earlier.denoiser, stage.condition, codec, cases.labels)
     record["not_inherited"] = inherit(module, load_tensors(checkpoint / "model.safetensors"), checkpoint)
@@ -248,6 +249,16 @@ def _say_who_is_alone(cache: CaseCache, stage: ControlStage, held_out: Sequence[
         )
     elif alone:
         say(f"{len(alone)} of {len(cache)} cases share their acquisition with none and take any case as template.")
+
+
+def _statistics(stage: DiffusionStage, latents: Latents, codec: Codec) -> LatentStatistics:
+    match stage.normalization:
+        case None:
+            return latents.measured()
+        case "raw":
+            return raw_statistics(codec.latent_channels)
+        case "codebook":
+            return latents.of_codes(codec)
 
 
 def _held_out(cases: Dataset, watch: WatchSettings) -> tuple[int, ...]:

@@ -35,12 +35,13 @@ def build_stem(
         labels: the label table of the masks.
         compression: image voxels per latent voxel along each axis.
         dims: 2 or 3.
-        heads: number of features to concatenate (0 or ``settings.features``), and for the ControlNet.
+        heads: number of features to concatenate or for the adapter (0 or ``settings.features``), and for the
+            ControlNet.
 
     Raises:
         InputError: a ``maisi`` stem that does not suit the injection or the compression.
     """
-    if settings.inject == "spade":
+    if settings.resized:
         return LabelStem(settings, labels, compression)
     if settings.stem == "compact":
         return CompactStem(settings, labels, compression, dims, heads)
@@ -75,7 +76,7 @@ class CompactStem(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, condition: Condition) -> Float[Tensor, "b e *latent"]:
-        """Return features to concatenate ++ features for the ControlNet."""
+        """Return features to concatenate, or for an adapter, ++ features for the ControlNet."""
         entered = in_slabs(self._slab, condition, self.compression, self.slab_voxels)
         features = self.layers[1:](entered)
         parts = [features] if self.concatenate else []
@@ -92,7 +93,7 @@ class CompactStem(nn.Module):
 
 
 class LabelStem(nn.Module):
-    """The channels of a condition resized to the latents, without weights: SPADE's convolutions come later."""
+    """The channels of a condition resized to the latents, without weights: the U-Net's convolutions come later."""
 
     def __init__(self, settings: ConditionSettings, labels: LabelTable, compression: int):
         super().__init__()

@@ -10,7 +10,7 @@ from cardiosynth.core.random import draw_int
 from cardiosynth.data.loader import CaseCache, Where
 from cardiosynth.diffusion.codes import told_mask
 from cardiosynth.diffusion.control import Condition, mask_alone, palette, typical_intensities
-from cardiosynth.diffusion.dropout import NO_DROPOUT, ConditionDropout, dropped
+from cardiosynth.diffusion.dropout import NO_DROPOUT, ConditionDropout, dropped, one_structure
 from cardiosynth.diffusion.latents import Latents
 from cardiosynth.diffusion.objective import Objective
 from cardiosynth.diffusion.unet import TemplateUNet
@@ -75,9 +75,13 @@ class DiffusionTask:
     def _example(self, rng: torch.Generator) -> dict[str, Tensor]:
         """Return an example; what it lacks is drawn last, so that dropout changes nothing else."""
         example = self._example_of(self._trained[draw_int(len(self._trained), rng)], rng)
-        if self._module.condition is not None:
+        settings = self._module.condition
+        if settings is not None:
             whole = mask_alone(example["reference"][None])
-            example["reference"] = dropped(whole, self._module.condition, self._dropout, rng).reference[0]
+            example["reference"] = dropped(whole, settings, self._dropout, rng).reference[0]
+            if settings.classes is not None:
+                codes = settings.told_codes(self._module.labels)
+                example["reference"] = one_structure(example["reference"], codes, rng)
         return example
 
     def _example_of(self, index: int, rng: torch.Generator) -> dict[str, Tensor]:

@@ -72,6 +72,7 @@ def predict(
     *,
     residual_leak: bool,
     checkpointing: bool,
+    encoder: Sequence[Callable[..., Any]] | None = None,
     decoder: Sequence[Callable[..., Features]] | None = None,
 ) -> Features:
     """Return the U-Net's output.
@@ -83,9 +84,10 @@ def predict(
         added: what :func:`residuals` returned; None where there is no ControlNet.
         residual_leak: let the last residual enter the middle block, as in MONAI.
         checkpointing: compute blocks again in the backward pass instead of keeping what they need.
+        encoder: what runs in the place of the network's down-blocks, see ``diffusion/adapter.py``; None for these.
         decoder: what runs in the place of the network's up-blocks, see ``diffusion/spade.py``; None for these.
     """
-    h, skips = _down(network, network.conv_in(x), time, checkpointing)
+    h, skips = _down(network, network.conv_in(x), time, checkpointing, encoder)
     if added is not None:
         skips = [skip + residual for skip, residual in zip(skips, added[0], strict=True)]
         h = skips[-1] if residual_leak else h
@@ -97,11 +99,17 @@ def predict(
     return network.out(h)
 
 
-def _down(network: Trunk, h: Features, time: Tensor, checkpointing: bool) -> tuple[Features, list[Features]]:
+def _down(
+    network: Trunk,
+    h: Features,
+    time: Tensor,
+    checkpointing: bool,
+    encoder: Sequence[Callable[..., Any]] | None = None,
+) -> tuple[Features, list[Features]]:
     """Return the last and all outputs of the encoder; the last of all is the last."""
     skips = [h]
-    for block in network.down_blocks:
-        h, outputs = _run(checkpointing, block, h, time)
+    for encode in encoder or network.down_blocks:
+        h, outputs = _run(checkpointing, encode, h, time)
         skips += outputs
     return h, skips
 

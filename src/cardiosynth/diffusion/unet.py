@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cardiosynth.core.config import Settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import LabelTable
+from cardiosynth.diffusion.adapter import Adapter
 from cardiosynth.diffusion.control import Condition, ConditionSettings, num_channels
 from cardiosynth.diffusion.spade import LabelModulation
 from cardiosynth.diffusion.stem import build_stem, channels_last
@@ -112,10 +113,10 @@ class DenoiserSettings(Settings):
 
 
 class TemplateUNet(nn.Module):
-    """A U-Net, told of a mask and a template through its input, a ControlNet, both, its decoder, or not at all.
+    """A U-Net, told of a mask and a template through its input, a ControlNet, both, its decoder, its encoder, or not.
 
     Before training, a condition changes nothing: what is concatenated enters through zero weights, and the
-    ControlNet's outputs and the decoder's modulations are zero.
+    ControlNet's outputs, the decoder's modulations and the adapter's maps are zero.
 
     Args:
         latent_channels: channels of x.
@@ -139,19 +140,24 @@ class TemplateUNet(nn.Module):
         self.spatial_dims, self.latent_channels = spatial_dims, latent_channels
         self.condition, self.labels = condition, labels
         inject = condition.inject if condition else None
-        self.concatenated = condition.features if condition and inject in ("concatenate", "both") else 0
+        self.concatenated = 0
+        if condition is not None and inject in ("concatenate", "both"):
+            self.concatenated = num_channels(condition, labels) if condition.resized else condition.features
         self.controlled = denoiser.channels[0] if inject in ("control", "both") else 0
         self.denoiser = denoiser
         self.unet = _build_unet(latent_channels, self.concatenated, spatial_dims, denoiser)
         self.stem: nn.Module | None = None
         if condition is not None:
-            heads = (self.concatenated, self.controlled)
+            heads = (condition.features if inject == "adapter" else self.concatenated, self.controlled)
             self.stem = build_stem(condition, labels, compression, spatial_dims, heads)
         self.control = _build_control(latent_channels, spatial_dims, denoiser) if self.controlled else None
         self.modulation: LabelModulation | None = None
         if condition is not None and inject == "spade":
             told = num_channels(condition, labels)
             self.modulation = LabelModulation(self.unet, spatial_dims, told, condition.features)
+        self.adapter: Adapter | None = None
+        if condition is not None and inject == "adapter":
+            self.adapter = Adapter(spatial_dims, condition.features, denoiser.channels)
         for parameter in self.parameters():
             if parameter.ndim == spatial_dims + 2:
                 parameter.data = self._laid_out(parameter.data)
@@ -169,7 +175,8 @@ class TemplateUNet(nn.Module):
             condition: unfolded volumes at image resolution.
 
         Returns:
-            Features to concatenate, followed by those for the ControlNet; for the decoder a resized label map.
+            Features to concatenate, followed by those for the ControlNet; for the decoder a resized label map; for the
+            adapter its first features, from which it makes its small maps again at every call.
         """
         assert self.stem is not None, "an unconditional network has nothing to embed"
         return self.stem(condition)
@@ -193,7 +200,7 @@ class TemplateUNet(nn.Module):
         assert acquisition is not None or not self.needs_acquisition, "this network must be told the acquisition"
         timesteps, size = t * TIMESTEPS + self.denoiser.timestep_offset, self.denoiser
         modality = acquisition.modality if acquisition is not None else None
-        seen, added, decoder = x, None, None
+        seen, added, encoder, decoder = x, None, None, None
         if embedding is not None and self.concatenated:
             seen = torch.cat([x, embedding[:, : self.concatenated].to(x.dtype)], 1)
         if embedding is not None and self.control is not None:
@@ -202,10 +209,12 @@ class TemplateUNet(nn.Module):
             added = residuals(self.control, self._laid_out(x), time, told, size.checkpointing)
         if embedding is not None and self.modulation is not None:
             decoder = self.modulation.decoder(self.unet, self._laid_out(embedding.to(x.dtype)))
+        if embedding is not None and self.adapter is not None:
+            encoder = self.adapter.encoder(self.unet, self._laid_out(embedding.to(x.dtype)))
         time = time_embedding(self.unet, timesteps, x.dtype, modality)
         time = torch.cat([time, *self._acquisition_embeddings(acquisition)], 1)
         how = {"residual_leak": size.residual_leak, "checkpointing": size.checkpointing}
-        return predict(self.unet, self._laid_out(seen), time, added, decoder=decoder, **how)
+        return predict(self.unet, self._laid_out(seen), time, added, encoder=encoder, decoder=decoder, **how)
 
     def _acquisition_embeddings(self, acquisition: Acquisition | None) -> list[Float[Tensor, "b e"]]:
         """Return what the U-Net is told besides the time, in MAISI's order: top, bottom, spacing."""

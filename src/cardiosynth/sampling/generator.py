@@ -28,20 +28,12 @@ from cardiosynth.diffusion.stages import ControlStage, DiffusionStage, train_con
 from cardiosynth.diffusion.unet import Acquisition, chest_ct
 from cardiosynth.sampling.confidence import Again, Decode, SkipSamplingVariance, confidence_map, moved_mask
 from cardiosynth.sampling.ensemble import ensemble_dispersion
-from cardiosynth.sampling.fitting import (
-    adapted,
-    check_grid,
-    check_own_mask,
-    check_same_grid,
-    missing_targets,
-    reference_of,
-)
+from cardiosynth.sampling.fitting import check_own_mask, check_same_grid, fitted, missing_targets
 from cardiosynth.sampling.guidance import GuidedDenoiser, Variants, embedded_variants
 from cardiosynth.sampling.model import LatentDiffusionModel, load_model
 from cardiosynth.sampling.sampler import SamplerSettings, draw_latent
 from cardiosynth.sampling.stitching import StitchedDenoiser, Structures, embedded_structures
 from cardiosynth.training.settings import uses_bfloat16
-
 
 Told = Variants | Structures | None
 """What a denoiser is told, embedded."""
@@ -131,11 +123,12 @@ class LatentDiffusionGenerator:
             seed: the run's seed.
 
         Returns:
-            Image in the template's unit (HU as int16, MR as float32), the targets of the mask, which a network that is
-            told nothing does not show and its case does not hold, confidence, and what made it. Affine and labels are the mask's. Structures are matched by name; those of the template that the
-            model does not know become background (``left_out`` in the provenance); those of the mask that the template
-            lacks are drawn at the intensity they had in training on average (``not_in_template``). A body that the
-            template's mask lacks is found in its image where the model must be told (``body_added``).
+            Image in the template's unit (HU as int16, MR as float32), the targets of the mask (none where the network
+            is told nothing), confidence, and what made it. Affine and labels are the mask's. Structures are matched by
+            name; those of the template that the model does not know become background (``left_out`` in the
+            provenance); those of the mask that the template lacks are drawn at the intensity they had in training on
+            average (``not_in_template``). A body that the template's mask lacks is found in its image where the model
+            must be told (``body_added``).
 
         Raises:
             InputError: a mask or image is missing, of another voxel size or unit than the model was trained with, or on
@@ -144,7 +137,7 @@ class LatentDiffusionGenerator:
                 the mask of a reconstruction is not its image's; or the memory for decoding is too small.
         """
         self._check_sampler()
-        reference, pair, left_out = self._fitted(mask, template)
+        reference, pair, left_out = fitted(self.model, mask, template, self._is_told)
         check_same_grid(mask, template)
         window = self.model.codec.window_of(template)
         rng = generator(seed, "sampling", mask.case_id)
@@ -164,13 +157,6 @@ class LatentDiffusionGenerator:
             provenance=self._provenance(mask, template, seed, facts)
             | {key: names for key, names in known.items() if names},
         )
-
-    def _fitted(self, mask: Case, template: Case) -> tuple[Case, Case, list[str]]:
-        """Return mask and template in the model's codes, and the template's structures that it does not know."""
-        if not self._is_told:
-            check_grid(self.model, mask)
-            return mask, template, []
-        return reference_of(self.model, mask), *adapted(self.model, template)
 
     def _image(
         self, reference: Case, template: Case, window: Window, rng: torch.Generator
@@ -243,7 +229,10 @@ class LatentDiffusionGenerator:
                 return model.network(x, t, embedding, _expanded(acquisition, len(x)))
 
         clamp = model.codec.within_images if sampler.clamp == "image" else sampler.clamp
-        plain, settings = NetworkDenoiser(predict, model.process, model.first.prediction, clamp), model.network.condition
+        plain, settings = (
+            NetworkDenoiser(predict, model.process, model.first.prediction, clamp),
+            model.network.condition,
+        )
         if settings is None:
             return plain
         if settings.classes is not None:

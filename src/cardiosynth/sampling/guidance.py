@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cardiosynth.diffusion.control import Condition, ConditionSettings
-from cardiosynth.diffusion.denoiser import Denoiser
+from cardiosynth.diffusion.denoiser import Clamp, Denoiser, clamped
 from cardiosynth.diffusion.dropout import without_mask, without_template
 
 
@@ -70,10 +70,10 @@ class GuidedDenoiser:
         guidance: the weights; where all are 0 this is D, called once.
         stacked: call D once with all variants in one batch, which is faster where one alone does not fill the device
             and takes as many times its memory; or once for each.
-        clamp: limit of the guided x0, as D's own, or None.
+        clamp: of the guided x0, as D's own.
     """
 
-    def __init__(self, denoiser: Denoiser, guidance: Guidance, *, stacked: bool = False, clamp: float | None = None):
+    def __init__(self, denoiser: Denoiser, guidance: Guidance, *, stacked: bool = False, clamp: Clamp = None):
         self._denoiser, self._guidance, self._stacked, self._clamp = denoiser, guidance, stacked, clamp
 
     def __call__(self, x: Float[Tensor, "b *rest"], t: Float[Tensor, ""], variants: Variants) -> Tensor:
@@ -81,16 +81,19 @@ class GuidedDenoiser:
         led = [(weight, other) for weight, other in zip(self._guidance, variants[1:], strict=True) if weight]
         if not led:
             return self._denoiser(x, t, variants.full)
-        full, *others = self._each(x, t, [variants.full, *(_needed(other) for _, other in led)])
+        told = [variants.full, *(_needed(other) for _, other in led)]
+        full, *others = each_told(self._denoiser, x, t, told, self._stacked)
         x0 = full
         for (weight, _), other in zip(led, others, strict=True):
             x0 = x0 + weight * (full - other)
-        return x0 if self._clamp is None else x0.clamp(-self._clamp, self._clamp)
+        return clamped(x0, self._clamp)
 
-    def _each(self, x: Tensor, t: Tensor, told: list[Tensor]) -> list[Tensor]:
-        if not self._stacked:
-            return [self._denoiser(x, t, embedding) for embedding in told]
-        return list(self._denoiser(torch.cat([x] * len(told)), t, torch.cat(told)).chunk(len(told)))
+
+def each_told(denoiser: Denoiser, x: Tensor, t: Tensor, told: list[Tensor], stacked: bool) -> list[Tensor]:
+    """Return D for every one of these embeddings, called once for each or, ``stacked``, once for all."""
+    if not stacked:
+        return [denoiser(x, t, embedding) for embedding in told]
+    return list(denoiser(torch.cat([x] * len(told)), t, torch.cat(told)).chunk(len(told)))
 
 
 def _needed(variant: Tensor | None) -> Tensor:

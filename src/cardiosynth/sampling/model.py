@@ -1,6 +1,7 @@
 """The trained networks of a run, loaded together and seen to belong together."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ class LatentDiffusionModel:
 
     Args:
         codec: with the latent statistics of the diffusion stages.
-        network: the conditional denoiser, frozen.
+        network: the denoiser, frozen; conditional but for generators of anything.
         first: settings of the first diffusion stage (process, prediction).
         record: of the control checkpoint, or of the diffusion checkpoint where that is told of masks.
     """
@@ -60,18 +61,22 @@ class LatentDiffusionModel:
         return {"diffusion": self.record["diffusion"], "control": self.record["fingerprint"]}
 
 
-def load_model(run: Path, device: str = "cpu", autoencoder: Path | None = None) -> LatentDiffusionModel:
+def load_model(
+    run: Path, device: str = "cpu", autoencoder: Path | None = None, *, untold: bool = False
+) -> LatentDiffusionModel:
     """Load the networks of a run: ``autoencoder/`` and ``control/``, or ``diffusion/`` where there is no control.
 
     Args:
         run: the model's folder.
         device: cpu or cuda.
         autoencoder: run whose autoencoder is used, where not this one.
+        untold: whether a diffusion stage that is told of no mask is a whole model, not one that lacks its control.
 
     Raises:
-        InputError: a stage is missing, was trained with another autoencoder, or was told of no mask.
+        InputError: a stage is missing, was trained with another autoencoder, or was told of no mask though it should.
     """
     codec = load_codec(autoencoder or run, device)
-    alone = not (run / "control").is_dir() and (run / "diffusion").is_dir()
-    network, first, record = (load_diffusion if alone else load_control)(run, codec, device)
+    alone = untold or (not (run / "control").is_dir() and (run / "diffusion").is_dir())
+    load = partial(load_diffusion, untold=untold) if alone else load_control
+    network, first, record = load(run, codec, device)
     return LatentDiffusionModel(codec.with_statistics(recorded_statistics(record, run)), network, first, record)

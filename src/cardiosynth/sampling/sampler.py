@@ -45,7 +45,9 @@ class SamplerSettings(Settings):
         guidance_mask: w_mask, likewise, with ``control.drop_mask``.
         guidance_stacked: whether these calls are one batch, for more memory.
         confidence: settings of the confidence map, or None for none.
-        clamp: limit of the predicted x0 in normalized latents, or None.
+        clamp: limit of the predicted x0 in normalized latents; ``image`` (published, DDPM, Med-DDPM, WDM) limits it to
+            what images hold, through the inverse transform where latents are wavelets, for codecs of kind ``identity``
+            and ``haar``; or None.
         precision: of the networks; noise arithmetic is float32 in any case.
         decode_budget_gb: memory that decoding may take, or None for as much as a whole volume needs at once.
     """
@@ -60,7 +62,7 @@ class SamplerSettings(Settings):
     guidance_mask: float = pydantic.Field(default=0.0, ge=0)
     guidance_stacked: bool = False
     confidence: ConfidenceSettings | None = ConfidenceSettings()
-    clamp: float | None = pydantic.Field(default=5.0, gt=0)
+    clamp: pydantic.PositiveFloat | Literal["image"] | None = 5.0
     precision: Precision = "auto"
     decode_budget_gb: float | None = pydantic.Field(default=None, gt=0)
 
