@@ -162,16 +162,22 @@ def aligned(template: Case, reference: Case, align: Align) -> tuple[Case, dict[s
     _check_comparable(template, reference)
     found = fit(moments_of(template), moments_of(reference), align) or _centers_together(template.grid, reference.grid)
     source, target = _moved(template.grid, found.matrix), _in_plane(reference.grid)
-    image = resample(template.required_image(), source, target, fill=None)
     outside = resample(np.ones_like(template.required_mask()), source, target, fill=0, order=0) == 0
-    moved = template.with_(
+    facts = {**found.facts(align), "filled": round(float(outside.mean()), 6)}
+    return placed(template, reference, found.matrix), facts
+
+
+def placed(template: Case, reference: Case, matrix: Float[np.ndarray, "m m"]) -> Case:
+    """Return a template moved onto the grid of a reference by a homogeneous map of template to reference (mm)."""
+    source, target = _moved(template.grid, matrix), _in_plane(reference.grid)
+    image = resample(template.required_image(), source, target, fill=None)
+    return template.with_(
         image=rounded_image(image) if template.required_image().dtype == np.int16 else image,
         mask=resample_mask(template.required_mask(), source, target),
         confidence=None,
         affine=reference.affine,
         spacing_known=reference.spacing_known,
     )
-    return moved, {**found.facts(align), "filled": round(float(outside.mean()), 6)}
 
 
 def _in_mm(count: float, mean: np.ndarray, square: np.ndarray, to_mm: np.ndarray) -> Moments:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Shaped, UInt8
 from scipy import ndimage
 
 from cardiosynth.core.case import Case
@@ -162,6 +162,18 @@ def measure_sparsification(real: Case, made: Case) -> dict[str, tuple[float, ...
     last = [max(int(np.ceil(share * error.size)), 1) - 1 for share in KEPT_SHARES]
     curves = {name: sparsification_curve(order, error)[last] for name, order in orders.items()}
     return {name: tuple(float(value) for value in curve) for name, curve in curves.items()}
+
+
+def shared_targets(case: Case, other: Case) -> tuple[UInt8[np.ndarray, "1 *grid"], UInt8[np.ndarray, "1 *grid"]]:
+    """Return both masks with nothing but the target structures that both tables name, numbered alike."""
+    names = [label.name for label in case.labels.targets if label.name in {x.name for x in other.labels.targets}]
+    masks = []
+    for each in (case, other):
+        number = np.zeros(256, np.uint8)
+        for index, name in enumerate(names, start=1):
+            number[each.labels.named(name).code] = index
+        masks.append(number[each.required_mask()])
+    return masks[0], masks[1]
 
 
 def heart(case: Case) -> Bool[np.ndarray, "*grid"]:

@@ -25,6 +25,7 @@ from cardiosynth.evaluation.kept import Kept
 from cardiosynth.evaluation.lpips import load_lpips
 from cardiosynth.evaluation.results import CaseFigure, PointsFigure, Table, pointer
 from cardiosynth.evaluation.tables import in_words
+from cardiosynth.evaluation.templates import copies_note, measure_templates, template_table
 from cardiosynth.metrics.memorization import near_copies
 from cardiosynth.segmentation.predict import Segmenter, load_segmenter
 
@@ -108,6 +109,7 @@ def compare_sets(
     shown = synthetic.with_masks()
     if comparison.judge is not None and len(shown):
         parts.append(Compared((_agreement(comparers[0], comparison.judge, real, shown),)))
+    parts.append(_templates(synthetic, [*_there(comparison.training), real], kept))
     parts.append(Compared(notes=_known_names(comparison.judge_cases, real)))
     return Compared(
         tuple(table for part in parts for table in part.tables),
@@ -144,6 +146,11 @@ Item = TypeVar("Item")
 
 def _there(item: Item | None) -> tuple[Item, ...]:
     return () if item is None else (item,)
+
+
+def _templates(synthetic: Dataset, homes: Sequence[Dataset], kept: Kept) -> Compared:
+    table = template_table(measure_templates(synthetic, homes, kept))
+    return Compared() if table is None else Compared((table,), copies_note(table))
 
 
 def _agreement(comparer: Comparer, judge: Segmenter, real: Dataset, synthetic: Dataset) -> Table:

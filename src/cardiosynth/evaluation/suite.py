@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pydantic
-from jaxtyping import UInt8
 
 from cardiosynth import __version__
 from cardiosynth.core.case import Case
@@ -29,6 +28,7 @@ from cardiosynth.evaluation.measures import (
     measure_case,
     measure_pair,
     measure_sparsification,
+    shared_targets,
 )
 from cardiosynth.evaluation.notes import notes
 from cardiosynth.evaluation.results import CaseFigure, ProjectionFigure, Results, Table, environment, pointer
@@ -125,7 +125,7 @@ def find_partner(case: Case, real: Dataset) -> Case | None:
     for name in dict.fromkeys([case.case_id, *parents]):
         if name in real.rows:
             candidate = real.case(name)
-            if candidate.grid.same_as(case.grid) and np.array_equal(*_shared_targets(case, candidate)):
+            if candidate.grid.same_as(case.grid) and np.array_equal(*shared_targets(case, candidate)):
                 return candidate
     return None
 
@@ -199,18 +199,6 @@ def _protocol_of(labels: LabelTable, scale: IntensityScale, comparison: Comparis
         "lpips": None if comparison.lpips is None else comparison.lpips.title,
         "settings": comparison.settings.model_dump(mode="json"),
     }
-
-
-def _shared_targets(case: Case, other: Case) -> tuple[UInt8[np.ndarray, "1 *grid"], UInt8[np.ndarray, "1 *grid"]]:
-    """Return both masks with nothing but the target structures that both tables name, numbered alike."""
-    names = [label.name for label in case.labels.targets if label.name in {x.name for x in other.labels.targets}]
-    masks = []
-    for each in (case, other):
-        number = np.zeros(256, np.uint8)
-        for index, name in enumerate(names, start=1):
-            number[each.labels.named(name).code] = index
-        masks.append(number[each.required_mask()])
-    return masks[0], masks[1]
 
 
 def _usable(dataset: Dataset) -> Dataset:
