@@ -14,7 +14,7 @@ CHECKED = [
     *(f"cardiosynth.core.{name}" for name in ("case", "intensity", "labels", "picture", "random", "store", "volume")),
     *(f"cardiosynth.{name}" for name in ("metrics", "training", "data", "anatomy", "autoencoder", "diffusion")),
     *(f"cardiosynth.{name}" for name in ("sampling", "synthesis", "segmentation", "evaluation", "report")),
-    *(f"cardiosynth.{name}" for name in ("recipes", "experiments")),
+    *(f"cardiosynth.{name}" for name in ("baselines", "recipes", "experiments")),
 ]
 install_import_hook(CHECKED, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 

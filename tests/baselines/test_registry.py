@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cardiosynth.baselines.registry import PEERS, load_method
+from cardiosynth.baselines.registry import GROUP, PEERS, load_method
 from cardiosynth.core.errors import InputError
 from cardiosynth.recipes.methods import find_method, method_names
 
@@ -25,6 +25,12 @@ def test_every_peer_is_where_it_is_said_to_be_with_all_sizes():
 def test_a_users_method_joins_by_its_entry_point(package):
     assert method_names()[-1] == "painted"
     assert find_method("painted").title == "Painted"
+
+
+def test_the_page_shows_the_package_as_it_is():
+    page = (Path(__file__).parents[2] / "docs" / "adding_a_method.md").read_text(encoding="utf-8")
+    assert (PACKAGE / "painted.py").read_text(encoding="utf-8") in page
+    assert f'[project.entry-points."{GROUP}"]' in page
 
 
 def test_near_misses_and_methods_without_a_package_are_told():
