@@ -149,6 +149,30 @@ def test_logit_normal_times_are_normal_after_the_logit():
     assert abs(float(logits.std()) - 1.2) < 0.1
 
 
+def test_cubic_times_are_those_of_a_cube():
+    """1 - t is u^3: its cube root is uniform, and noise is trained most often."""
+    settings = TimeSettings(distribution="cubic", uniform_share=0)
+    drawn = torch.stack([draw_time(settings, (4, 4), generator(0, index)) for index in range(2000)])
+    even = (1 - drawn) ** (1 / 3)
+    assert drawn.min() > 0
+    assert drawn.max() <= 1
+    assert abs(float(even.mean()) - 0.5) < 0.03
+    assert abs(float(even.var()) - 1 / 12) < 0.01
+
+
+def test_absolute_errors_are_what_is_descended_where_the_settings_say_so():
+    plain = control_task("control")
+    batch = plain.batch(generators(2))
+    with torch.no_grad():
+        squared = plain.loss(batch)
+        absolute = control_task(
+            "control", objective=Objective(RectifiedFlow(), "flow", ObjectiveSettings(error="absolute"))
+        ).loss(batch)
+    wanted = batch["noise"] - batch["x0"]  # an untrained network predicts 0
+    assert float(absolute["total"]) == pytest.approx(float(wanted.abs().mean()), rel=1e-5)
+    assert float(absolute["mse"]) == pytest.approx(float(squared["mse"]), rel=1e-5)
+
+
 def test_freezing_leaves_the_unet_as_it_was():
     task = control_task("control", freeze_unet=True)
     (player,) = task.players()

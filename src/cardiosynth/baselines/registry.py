@@ -14,7 +14,23 @@ from cardiosynth.core.errors import InputError
 GROUP = "cardiosynth.generators"
 """Entry point group of users' own methods: ``name = package.module:METHOD``."""
 
-PEERS: dict[str, str] = {}
+PEERS: dict[str, str] = {
+    "spade": "cardiosynth.baselines.spade:METHOD",
+    "controlnet": "cardiosynth.baselines.controlnet:METHOD",
+    "t2i-adapter": "cardiosynth.baselines.t2i_adapter:METHOD",
+    "diffinfinite": "cardiosynth.baselines.diffinfinite:METHOD",
+    "pix2pix-3d": "cardiosynth.baselines.pix2pix:METHOD",
+    "med-ddpm": "cardiosynth.baselines.med_ddpm:METHOD",
+    "maisi": "cardiosynth.baselines.maisi:METHOD",
+    "ha-gan": "cardiosynth.baselines.ha_gan:METHOD",
+    "wdm": "cardiosynth.baselines.wdm:METHOD",
+    "medical-diffusion": "cardiosynth.baselines.medical_diffusion:METHOD",
+    "vqvae": "cardiosynth.baselines.vqvae:METHOD",
+    "dcgan": "cardiosynth.baselines.dcgan:METHOD",
+    "cyclegan": "cardiosynth.baselines.cycle_gan:METHOD",
+    "vqgan": "cardiosynth.baselines.vqgan:METHOD",
+    "ddpm": "cardiosynth.baselines.ddpm:METHOD",
+}
 """Name on the command line -> where its Method is, in the order of the papers' tables."""
 
 

@@ -1,42 +1,22 @@
 """All methods that can be compared, by name: FCaS and FQCDM, made of their recipes, their peers, and users' own."""
 
-from cardiosynth.baselines.method import Method, Terms
+from cardiosynth.baselines.latent_diffusion import LatentDiffusion
+from cardiosynth.baselines.method import Method
 from cardiosynth.baselines.registry import GROUP, PEERS, load_method, users_own
 from cardiosynth.core.errors import InputError, suggest
 from cardiosynth.recipes import fcas, fqcdm, sizes
 from cardiosynth.recipes.fcas import FcasRecipe
 from cardiosynth.recipes.recipe import Recipe
-from cardiosynth.sampling.generator import Generator, LatentDiffusionGenerator, LatentDiffusionStages
+from cardiosynth.sampling.generator import LatentDiffusionStages
 
 
-class OfRecipe:
-    """Builds the generator of a recipe on terms: its stages keep their shares of the steps.
-
-    The size of crops is the recipe's where cases are as large; confidence maps are left out, which no table needs.
-
-    Args:
-        recipe: of FCaS or FQCDM.
-    """
-
-    def __init__(self, recipe: Recipe):
-        self.recipe = recipe
-
-    def __call__(self, terms: Terms) -> Generator:
-        """Return the untrained generator."""
-        names = ["autoencoder", "diffusion", *(["control"] if isinstance(self.recipe, FcasRecipe) else [])]
-        stages = {name: getattr(self.recipe, name) for name in names}
-        total = sum(stage.training.steps for stage in stages.values())
-        changed = {}
-        for name, stage in stages.items():
-            training = terms.training(stage.training, stage.training.steps / total)
-            changed[name] = stage.model_copy(update={"training": training, "crop": _within(stage.crop, terms.shape)})
-        sampler = self.recipe.sampler.model_copy(update={"confidence": None})
-        whole = LatentDiffusionStages(intensity=terms.intensity, **{"control": None, **changed})
-        return LatentDiffusionGenerator(whole, sampler, terms.device)
-
-
-def _within(crop: tuple[int, ...] | None, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    return None if crop is None else tuple(map(min, zip(crop, shape, strict=True)))
+def of_recipe(recipe: Recipe) -> LatentDiffusion:
+    """Return what builds the generator of a recipe of FCaS or FQCDM on the terms of a comparison."""
+    control = recipe.control if isinstance(recipe, FcasRecipe) else None
+    stages = LatentDiffusionStages(
+        intensity=recipe.intensity, autoencoder=recipe.autoencoder, diffusion=recipe.diffusion, control=control
+    )
+    return LatentDiffusion(stages, recipe.sampler)
 
 
 FCAS = Method(
@@ -48,7 +28,7 @@ FCAS = Method(
     told_of_template=True,
     footnote="own implementation from the paper; what it leaves open is listed in docs/papers/fcas.md",
     sizes={
-        recipe.name.partition("/")[2]: OfRecipe(recipe) for recipe in (fcas.TINY, fcas.DEMO, sizes.SMALL, sizes.PAPER)
+        recipe.name.partition("/")[2]: of_recipe(recipe) for recipe in (fcas.TINY, fcas.DEMO, sizes.SMALL, sizes.PAPER)
     },
 )
 FQCDM = Method(
@@ -60,8 +40,8 @@ FQCDM = Method(
     footnote="own implementation from the paper, images sampled from noise; what it leaves open is listed in "
     "docs/papers/fqcdm.md",
     sizes={
-        "tiny": OfRecipe(fqcdm.TINY), "demo": OfRecipe(fqcdm.CPU), "small": OfRecipe(fqcdm.SMALL),
-        "paper": OfRecipe(fqcdm.PAPER),
+        "tiny": of_recipe(fqcdm.TINY), "demo": of_recipe(fqcdm.CPU), "small": of_recipe(fqcdm.SMALL),
+        "paper": of_recipe(fqcdm.PAPER),
     },
 )  # fmt: skip
 OWN = {method.name: method for method in (FCAS, FQCDM)}
