@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from cardiosynth.evaluation.statistics import best_beyond_chance, holm, mean_interval, paired_p_value, ratio_interval
+from cardiosynth.evaluation.statistics import (
+    best_beyond_chance,
+    holm,
+    mean_interval,
+    mean_ranks,
+    paired_p_value,
+    ratio_interval,
+)
 
 
 def test_of_one_seed_the_interval_of_a_mean_is_the_normal_one():
@@ -79,3 +86,33 @@ def test_a_difference_that_one_test_finds_is_not_enough_among_many():
     assert best_beyond_chance([ahead]) == [1]
     assert best_beyond_chance([ahead, *rng.normal(size=(3, 2, 6))])[0] is None
     assert best_beyond_chance([ahead[:1]]) == best_beyond_chance([np.full((2, 6), np.nan)]) == [None]
+
+
+def test_ranks_by_hand():
+    ssim, rmse = np.array([[0.9, 0.7], [0.6, 0.6], [0.8, 0.8]]), np.array([[30.0, 30], [10, 10], [20, 40]])
+    found = mean_ranks([ssim, -rmse])
+    assert [interval.value for interval in found] == [(1.5 + 2.5) / 2, (3 + 1) / 2, (1.5 + 2.5) / 2]
+    assert mean_ranks([np.exp(5 * ssim[:, :1])])[0] == (1, 1, 1), "only the order of one case counts"
+
+
+def test_a_method_is_ranked_by_what_is_known_of_it():
+    criterion, other = np.array([[3.0], [2.0], [1.0]]), np.array([[np.nan], [1.0], [2.0]])
+    assert [interval.value for interval in mean_ranks([criterion, other])] == [1, 2, 2]
+    assert np.isnan(mean_ranks([other])[0]).all()
+    assert [interval.value for interval in mean_ranks([np.array([[np.nan, 1.0], [0.5, 0.5]])])] == [1, 2]
+
+
+def test_ranks_that_cases_dispute_are_uncertain_and_those_they_agree_on_are_not():
+    rng = np.random.default_rng(0)
+    clear = np.stack([rng.normal(level, 0.1, 40) for level in (3.0, 2.0, 1.0)])
+    assert mean_ranks([clear, clear]) == [(1, 1, 1), (2, 2, 2), (3, 3, 3)]
+    equal = mean_ranks([rng.normal(size=(2, 40))])
+    assert all((interval.low, interval.high) == (1, 2) for interval in equal)
+    criteria = [rng.normal(size=(2, 40)) for _ in range(12)]
+    assert all(interval.high - interval.low < 0.8 for interval in mean_ranks(criteria))
+
+
+def test_criteria_of_the_same_cases_are_drawn_together():
+    """Ten copies of one criterion are no more evidence than one."""
+    values = np.random.default_rng(1).normal(size=(3, 25))
+    np.testing.assert_allclose(mean_ranks([values] * 10), mean_ranks([values]))

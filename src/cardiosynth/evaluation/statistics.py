@@ -1,6 +1,6 @@
 """How far a number can be trusted: intervals over training seeds and cases."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -21,6 +21,17 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def mean_of(values: Iterable[float | None]) -> float:
+    """Return the mean of what is known (None and NaN are not); NaN where nothing is."""
+    known = [value for value in values if value is not None and not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def mean_over_seeds(values: Float[np.ndarray, "seeds cases"]) -> Float[np.ndarray, "cases"]:
+    """Return every case's mean over the seeds for which it is known; NaN where it is for none."""
+    return np.array([mean_of(of_case) for of_case in values.T], np.float64)
 
 
 def mean_interval(
@@ -115,3 +126,52 @@ def best_beyond_chance(rows: Sequence[Float[np.ndarray, "arms cases"]]) -> list[
         if p < 1 - LEVEL:
             wins[row][i if np.nanmean(values) > 0 else j] += 1
     return [next((arm for arm, won in enumerate(each) if won == len(each) - 1 > 0), None) for each in wins]
+
+
+def mean_ranks(criteria: Sequence[Float[np.ndarray, "methods cases"]], seed: int = 0) -> list[Interval]:
+    """Return the mean rank of every method over all criteria, 1 being the best, with its bootstrap interval over cases.
+
+    Within a criterion methods are ranked by their means over the cases, equals sharing the mean of their ranks, and all
+    criteria count alike. A method that a criterion says nothing of (an unconditional one of fidelity to masks) is not
+    ranked there, and its mean is over the others: tell beside the rank how many those are.
+
+    A table of several methods builds one array per column: ``mean_ranks([ssim, -rmse, -distance])``, each of the same
+    methods in the same order.
+
+    Args:
+        criteria: values of which higher is better (turn the sign of others), NaN for unknown. Criteria of equally many
+            cases are of the same cases, which are drawn together. A number of a whole set (KID) is one case: it is
+            ranked, and its own uncertainty is not in the interval.
+        seed: of the draws.
+
+    Returns:
+        One interval per method, in their order; NaN for a method that no criterion ranks.
+    """
+    assert len({len(values) for values in criteria}) == 1, "every criterion needs the same methods"
+    rng, ranks, drawn = numpy_generator(seed, "ranks"), [], {}
+    for count in {values.shape[1]: None for values in criteria}:
+        drawn[count] = np.vstack([np.ones(count), rng.multinomial(count, [1 / count] * count, DRAWS)])
+    for values in criteria:
+        known, weights = ~np.isnan(values), drawn[values.shape[1]]
+        sums, counts = weights @ np.where(known, values, 0.0).T, weights @ known.T
+        ranks.append(_ranks(np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)))
+    told = ~np.isnan(ranks)
+    total, count = np.where(told, ranks, 0.0).sum(0), told.sum(0)
+    means = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+    return [_with_quantiles(of_method) for of_method in means.T]
+
+
+def _ranks(values: Float[np.ndarray, "draws methods"]) -> Float[np.ndarray, "draws methods"]:
+    """Return the place of every value among those of its row, the largest first; NaN stays."""
+    from scipy.stats import rankdata
+
+    return np.asarray(rankdata(-values, axis=1, nan_policy="omit"))
+
+
+def _with_quantiles(values: Float[np.ndarray, "draws"]) -> Interval:
+    """Return the first value, with the ends of the interval that the others lie in."""
+    known = values[1:][~np.isnan(values[1:])]
+    if np.isnan(values[0]) or not known.size:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(values[0]), float(low), float(high))
