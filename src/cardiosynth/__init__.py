@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cardiosynth.anatomy.masks import make_masks
     from cardiosynth.core.case import Case
     from cardiosynth.data.dataset import read_dataset, write_dataset
+    from cardiosynth.recipes.shipped import shipped_run
     from cardiosynth.sampling.generator import load_generator
     from cardiosynth.segmentation.losses import cal_loss
 
@@ -21,10 +22,20 @@ _HOME = {
     "load_generator": "cardiosynth.sampling.generator",
     "make_masks": "cardiosynth.anatomy.masks",
     "read_dataset": "cardiosynth.data.dataset",
+    "shipped_run": "cardiosynth.recipes.shipped",
     "write_dataset": "cardiosynth.data.dataset",
 }
 
-__all__ = ["Case", "__version__", "cal_loss", "load_generator", "make_masks", "read_dataset", "write_dataset"]
+__all__ = [
+    "Case",
+    "__version__",
+    "cal_loss",
+    "load_generator",
+    "make_masks",
+    "read_dataset",
+    "shipped_run",
+    "write_dataset",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -141,7 +141,7 @@ def test_what_cannot_be_packed_leaves_nothing(root: Path, tmp_path: Path, change
 
 def test_a_folder_that_holds_something_else_is_left_alone(root: Path, tmp_path: Path):
     (tmp_path / "mine.txt").write_text("mine")
-    for out in (tmp_path, root / "run", root):
+    for out in (tmp_path, tmp_path / "mine.txt", root / "run", root):
         with pytest.raises(InputError, match="another folder"):
             pack_run(Packing(root / "run"), out)
     assert (tmp_path / "mine.txt").exists()
@@ -165,6 +165,7 @@ def test_the_card_is_written_from_the_records(root: Path, tmp_path: Path):
         assert all(recorded(root / name, stage)["fingerprint"] in text for name in ("run", "packed"))
     for words in ("Not for clinical use", "4 cases (real)", "CC0-1.0", "2 other cases, `small-10` to `small-11`"):
         assert words in text
+    assert recorded(root / "packed", "control")["packed"]["trained"][0]["seconds_per_step"] > 0
     assert "phantoms only" not in text, "these cases say that they are real"
     phantoms = [case(index, origin="phantom") for index in range(4)]
     request = Packing(root / "run", data=write_dataset(phantoms, tmp_path / "phantoms").root)

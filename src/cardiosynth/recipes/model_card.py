@@ -14,7 +14,7 @@ PACKED = "packed"
 """Key of a packed checkpoint's record: ``fingerprint`` (of the weights before), ``precision``, ``trained``."""
 PACKED_STAGES = ("autoencoder", "diffusion", "control", "segmenter")
 DATA, EVALUATION = "data.json", "evaluation.json"
-SHOWN_TABLES = ("Similarity", "Contrast", "Agreement with the mask")
+SHOWN_TABLES = ("Image similarity", "Contrast", "Agreement with the mask")
 """Beginnings of the titles of those tables of an evaluation that a card repeats; the file holds all."""
 
 Records = Mapping[str, Mapping[str, Any]]

@@ -112,7 +112,7 @@ def _check_place(run: Path, out: Path) -> None:
         raise InputError(f"{out} holds the run itself; pack it to another folder.")
     if is_packed(run):
         raise InputError(f"{run} is packed already; copy the folder, or pack the run that it was made from.")
-    if out.exists() and any(out.iterdir()) and not is_packed(out):
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not is_packed(out)):
         raise InputError(f"{out} holds something else than a packed run; give another folder.")
 
 
@@ -209,7 +209,18 @@ def _results(file: Path, fingerprints: Mapping[str, str]) -> Results:
             raise InputError(
                 f"{case_id} of {made.root} was not made by these packed weights; generate with them first."
             )
-    return results.model_copy(update={"figures": ()})
+    return results.model_copy(update={"figures": (), "summary": f"{results.summary} {_how_made(made)}"})
+
+
+def _how_made(made: Dataset) -> str:
+    facts = [row["provenance"] for row in made.rows.values()]
+    said = {key: sorted({str(each.get(key)) for each in facts}) for key in ("reference", "seed", "template_choice")}
+    masks = said["reference"]
+    sampler = facts[0].get("sampler") or {}
+    return (
+        f"The synthetic ones show {len(masks)} masks, {masks[0]} to {masks[-1]}; seed {', '.join(said['seed'])}, "
+        f"templates chosen: {', '.join(said['template_choice'])}, {sampler.get('steps')} steps of {sampler.get('solver')}."
+    )
 
 
 def _check_loads(packed: Path, judged: bool) -> None:
