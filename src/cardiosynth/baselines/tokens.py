@@ -15,9 +15,10 @@ from torch import Tensor
 from cardiosynth.autoencoder.codec import Codec, load_codec
 from cardiosynth.autoencoder.task import AutoencoderStage, train_autoencoder
 from cardiosynth.baselines.cases import synthetic
+from cardiosynth.baselines.latent_diffusion import short_training
 from cardiosynth.baselines.method import Terms
 from cardiosynth.baselines.prior import PriorStage, label_shares, load_prior, train_prior
-from cardiosynth.baselines.transformer import Transformer, draw_codes
+from cardiosynth.baselines.transformer import Transformer, TransformerSettings, draw_codes
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings, parse_settings
 from cardiosynth.core.errors import InputError
@@ -26,10 +27,22 @@ from cardiosynth.core.labels import LabelTable
 from cardiosynth.core.random import generator
 from cardiosynth.data.dataset import Dataset
 from cardiosynth.sampling.fitting import reference_of
-from cardiosynth.training.settings import Precision, uses_bfloat16
+from cardiosynth.training.settings import Precision, TrainingSettings, uses_bfloat16
 
-AUTOENCODER_SHARE = 0.5
-"""Part of all steps that the autoencoder takes; the prior takes the rest."""
+TINY_PRIOR = PriorStage(
+    transformer=TransformerSettings(layers=2, heads=2, width=32), training=short_training(8, 4, 5e-3)
+)
+DEMO_PRIOR = PriorStage(
+    transformer=TransformerSettings(layers=4, heads=4, width=128, dropout=0.1), training=short_training(1500, 4, 1e-3)
+)
+PAPER_PRIOR = PriorStage(
+    transformer=TransformerSettings(layers=24, heads=16, width=1024),  # 24, 16, 1024
+    training=TrainingSettings(
+        steps=100_000, batch_size=8, learning_rate=3.6e-5, betas=(0.9, 0.95),  # 4.5e-6 per example, (0.9, 0.95)
+        weight_decay=0.01, ema_decay=0.0, log_every=100, checkpoint_every=2000,
+    ),
+)  # fmt: skip
+"""VQGAN's official values, in the comments; numbers of steps and of examples are ours."""
 
 
 class DrawSettings(Settings):
@@ -60,13 +73,14 @@ class TokenStages(Settings):
         return self
 
     def under(self, terms: Terms) -> "TokenStages":
-        """Return the stages of these terms: their seed and steps, and crops that are not larger than a case."""
-        autoencoder, prior, rest = self.autoencoder, self.prior, 1 - AUTOENCODER_SHARE
-        crop = tuple(min(pair) for pair in zip(autoencoder.crop, terms.shape, strict=True))
-        training = terms.training(autoencoder.training, AUTOENCODER_SHARE)
+        """Return the stages of these terms: the same seed, shares of the steps, and crops not larger than a case."""
+        autoencoder, prior = self.autoencoder, self.prior
+        share = autoencoder.training.steps / (autoencoder.training.steps + prior.training.steps)
+        crop = tuple(map(min, zip(autoencoder.crop, terms.shape, strict=True)))
+        training = terms.training(autoencoder.training, share)
         return TokenStages(
             autoencoder=autoencoder.model_copy(update={"crop": crop, "training": training}),
-            prior=prior.model_copy(update={"training": terms.training(prior.training, rest)}),
+            prior=prior.model_copy(update={"training": terms.training(prior.training, 1 - share)}),
             draw=self.draw,
         )
 
