@@ -6,7 +6,7 @@ Images are in [-1, 1] here, as in the papers, whose weights of losses count for 
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import pydantic
 import torch
@@ -27,6 +27,7 @@ Image = Float[Tensor, "b 1 *grid"]
 LabelMap = Float[Tensor, "b k *grid"]
 
 
+@runtime_checkable
 class Game(Protocol):
     """Networks, their losses, and what an example draws for them beside its image."""
 
@@ -265,6 +266,7 @@ class TranslationGame:
 # From noise to an image.
 
 
+@runtime_checkable
 class NoiseGenerator(Protocol):
     """A network that makes images of noise, of which a discriminator may be shown another view than the whole."""
 
