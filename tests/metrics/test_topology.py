@@ -203,6 +203,20 @@ def test_betti_numbers_of_known_shapes():
     assert betti_numbers(np.zeros((4, 4, 4), bool)) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("shape", [(7, 8, 9), (12, 14)], ids=["volume", "slice"])
+def test_betti_numbers_are_those_of_another_implementation(shape):
+    import gudhi
+
+    for seed, share in enumerate((0.1, 0.3, 0.5, 0.7, 0.9)):
+        mask = np.random.default_rng(seed).random(shape) < share
+        padded = np.pad(mask, 1)
+        # Voxels as closed cubes: they are connected through corners.
+        cubes = gudhi.CubicalComplex(top_dimensional_cells=1.0 - padded)
+        cubes.compute_persistence()
+        found = cubes.persistent_betti_numbers(0.0, 0.5)
+        assert betti_numbers(mask) == tuple(found[: len(shape)])
+
+
 def test_betti_errors_are_differences_of_each_number():
     ring, shell = shapes()["ring"], shapes()["shell"]
     assert betti_errors(ring, shell) == betti_errors(shell, ring) == (0, 1, 1)
