@@ -216,10 +216,10 @@ def _how_made(made: Dataset) -> str:
     facts = [row["provenance"] for row in made.rows.values()]
     said = {key: sorted({str(each.get(key)) for each in facts}) for key in ("reference", "seed", "template_choice")}
     masks = said["reference"]
-    sampler = facts[0].get("sampler") or {}
+    sampler, seeds, choices = facts[0].get("sampler") or {}, ", ".join(said["seed"]), ", ".join(said["template_choice"])
     return (
-        f"The synthetic ones show {len(masks)} masks, {masks[0]} to {masks[-1]}; seed {', '.join(said['seed'])}, "
-        f"templates chosen: {', '.join(said['template_choice'])}, {sampler.get('steps')} steps of {sampler.get('solver')}."
+        f"The synthetic ones show {len(masks)} masks, {masks[0]} to {masks[-1]}; seed {seeds}, templates chosen: "
+        f"{choices}, {sampler.get('steps')} steps of {sampler.get('solver')}."
     )
 
 
