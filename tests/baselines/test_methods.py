@@ -30,7 +30,7 @@ def hearts(spatial_dims: int) -> list[Case]:
     """Two phantoms of one protocol at 32^3, or a slice of 64^2 of each."""
     if spatial_dims == 3:
         return [phantom(index, (32, 32, 32), None, 0, 0) for index in range(2)]
-    return [slice_at(phantom(index, (64, 64, 8), None, 0, 0), 4) for index in range(2)]
+    return [slice_at(phantom(index, (64, 64, 16), None, 0, 0), 8) for index in range(2)]
 
 
 @pytest.fixture(scope="module")

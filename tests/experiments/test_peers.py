@@ -9,10 +9,11 @@ from cardiosynth.baselines.method import Method
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.store import read_json
 from cardiosynth.data.dataset import read_dataset
+from cardiosynth.experiments.peer_columns import Row
 from cardiosynth.experiments.peer_plan import Budget, PeerCases, PeersPlan
 from cardiosynth.experiments.peer_published import FCAS, FQCDM
 from cardiosynth.experiments.peer_rows import arms
-from cardiosynth.experiments.peer_tables import Row, cost_table, quality_table, tables
+from cardiosynth.experiments.peer_tables import cost_table, quality_table, tables
 from cardiosynth.experiments.registry import find_experiment
 from cardiosynth.experiments.request import Request, run_experiment
 from cardiosynth.recipes.methods import method_names
@@ -87,6 +88,8 @@ def test_the_best_is_marked_where_it_is_beyond_chance():
     table = quality_table([row("low", 0.5), row("high", 0.7)], REAL, PLAN, True, True)
     ssim = [column.title for column in table.columns].index("SSIM")
     assert table.best == ((2, ssim),)
+    # Equal in all but SSIM: five columns at 1.5, and one at 1 or 2.
+    assert cells(table, "HIGH")["mean rank"].value == pytest.approx((1 + 5 * 1.5) / 6)
 
 
 def test_costs_are_means_over_seeds():

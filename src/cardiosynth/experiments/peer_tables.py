@@ -1,51 +1,20 @@
 """Tables of a comparison of methods: quality, budget, what each is, and what the papers say."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
-import numpy as np
-from jaxtyping import Float
-
-from cardiosynth.baselines.method import Method
-from cardiosynth.evaluation.results import Cell, Column, Estimate, Table, estimate
-from cardiosynth.evaluation.statistics import BEYOND_CHANCE, best_beyond_chance, mean_interval
-from cardiosynth.experiments.markdown import mean_of
-from cardiosynth.experiments.method_tables import mean_of_pairs
+from cardiosynth.evaluation.results import Cell, Column, Table
+from cardiosynth.evaluation.statistics import BEYOND_CHANCE
+from cardiosynth.experiments.peer_columns import (
+    Asked,
+    Measures,
+    Row,
+    best_cells,
+    columns_of,
+    mean_or_none,
+    ranks,
+)
 from cardiosynth.experiments.peer_plan import Budget, PeersPlan
 from cardiosynth.experiments.peer_published import FCAS, FQCDM
-
-Measures = Mapping[str, Any]
-
-
-class Row(NamedTuple):
-    """What is known of one row.
-
-    Attributes:
-        method: which.
-        surroundings: whether they were in its masks.
-        measures: by seed, what was measured of its images.
-        costs: by seed, what its training took.
-    """
-
-    method: Method
-    surroundings: bool
-    measures: dict[int, Measures]
-    costs: dict[int, Mapping[str, Any]]
-
-    @property
-    def name(self) -> str:
-        """Of its files, without a seed."""
-        return self.method.name if self.surroundings else f"{self.method.name}-targets"
-
-    @property
-    def shows_masks(self) -> bool:
-        """Whether its images have masks."""
-        return all("pairs" in one for one in self.measures.values())
-
-    @property
-    def each(self) -> list[Measures]:
-        """Of every seed."""
-        return list(self.measures.values())
 
 
 def tables(rows: Sequence[Row], real: Measures, plan: PeersPlan, twice: bool) -> tuple[Table, ...]:
@@ -73,135 +42,32 @@ def tables(rows: Sequence[Row], real: Measures, plan: PeersPlan, twice: bool) ->
 # Quality.
 
 
-class Asked(NamedTuple):
-    """A column, how a row's cell is read, and where there is one which value of a pair it is."""
-
-    column: Column
-    read: Callable[[Sequence[Measures]], Cell]
-    key: str = ""
-
-
 def quality_table(rows: Sequence[Row], real: Measures, plan: PeersPlan, volumes: bool, twice: bool) -> Table:
     """Return every row below the real cases."""
-    asked = [*(_of_pairs_in_volumes() if volumes else _of_pairs_in_slices()), *_of_sets(real), *_of_masks(real)]
-    asked += [_steps(real)] if volumes else []
-    columns = (Column(title="method"), Column(title="told of"), Column(title="seeds", digits=0))
-    titles = {row.name: (row.method.title, _told_of(row, twice), float(len(row.each))) for row in rows}
-    shown = [(*titles[row.name], *(one.read(row.each) for one in asked)) for row in rows]
+    asked, rank = columns_of(volumes, real), Column(title="mean rank", better="lower", digits=1)
+    columns = (Column(title="method"), Column(title="told of"), Column(title="seeds", digits=0), rank)
+    titles = [(row.method.title, _told_of(row, twice), float(len(row.each))) for row in rows]
+    placed = zip(titles, ranks(rows, asked), rows, strict=True)
+    shown = [(*title, found, *(one.read(row.each) for one in asked)) for title, found, row in placed]
     return Table(
         title="Methods side by side",
         protocol=_protocol(real, plan),
         columns=(*columns, *(one.column for one in asked)),
         rows=(_real_row(real, asked, rows), *shown),
-        best=_best(rows, asked, len(columns)),
+        best=best_cells(rows, asked, len(columns)),
     )
-
-
-def _of_pairs_in_volumes() -> list[Asked]:
-    return [
-        _pair("ssim", Column(title="SSIM", better="higher", digits=3)),
-        _pair("ssim_heart", Column(title="SSIM in the heart", better="higher", digits=3)),
-        _pair("rmse", Column(title="RMSE in [0, 1]", better="lower", digits=4)),
-    ]
-
-
-def _of_pairs_in_slices() -> list[Asked]:
-    return [
-        _pair("psnr_db", Column(title="PSNR", unit="dB", better="higher", digits=2)),
-        _pair("ms_ssim", Column(title="MS-SSIM", better="higher", digits=3)),
-        _pair("ssim_heart", Column(title="SSIM in the heart", better="higher", digits=3)),
-    ]
-
-
-def _pair(key: str, column: Column) -> Asked:
-    def read(measures: Sequence[Measures]) -> Cell:
-        return estimate(mean_of_pairs(measures, key)) if "pairs" in measures[0] else None
-
-    return Asked(column, read, key)
-
-
-def _of_sets(real: Measures) -> list[Asked]:
-    def kid(measures: Sequence[Measures]) -> Cell:
-        known = [one["sets"]["KID x 1000"] for one in measures if one["sets"]["KID x 1000"] is not None]
-        if not known:
-            return None
-        value, low, high = zip(*known, strict=True)
-        return Estimate(value=float(np.mean(value)), low=min(low), high=max(high))
-
-    return [
-        Asked(Column(title="KID x 1000", better="lower", digits=2), kid),
-        Asked(Column(title="FID", better="lower", digits=3), lambda ms: _mean(m["sets"]["FID"] for m in ms)),
-        Asked(Column(title="FID, real halves", digits=3), lambda ms: _mean(m["sets"]["FID, real halves"] for m in ms)),
-        Asked(
-            Column(title="MS-SSIM among themselves", digits=3),
-            lambda ms: _mean(value for m in ms for value in m["likeness"]),
-        ),
-        Asked(
-            Column(title="near copies", unit="%", better="lower", digits=0),
-            lambda ms: _mean(100 * m["copies"]["pictures"]["share"] for m in ms),
-        ),
-    ]
-
-
-def _of_masks(real: Measures) -> list[Asked]:
-    def dice(measures: Sequence[Measures]) -> Cell:
-        if not all("agreement" in one for one in measures):
-            return None
-        rows = [sorted(one["agreement"], key=lambda row: row["reference"]) for one in measures]
-        values = np.array([[mean_of(row["dice"].values()) for row in of_seed] for of_seed in rows])
-        return estimate(mean_interval(values, [row["patient"] for row in rows[0]]))
-
-    return [Asked(Column(title="Dice of the judges", better="higher", digits=3), dice, "dice")]
-
-
-def _steps(real: Measures) -> Asked:
-    among = mean_of(steps[2] for steps in real["steps"])
-
-    def ratio(measures: Sequence[Measures]) -> Cell:
-        return mean_of(steps[2] for one in measures for steps in one["steps"]) / among
-
-    return Asked(Column(title="axial steps over real", digits=2), ratio)
 
 
 def _real_row(real: Measures, asked: Sequence[Asked], rows: Sequence[Row]) -> tuple[Cell, ...]:
     halves = {
-        "KID x 1000": _mean(one["sets"]["KID, real halves"] for row in rows for one in row.each),
-        "FID": _mean(one["sets"]["FID, real halves"] for row in rows for one in row.each),
-        "MS-SSIM among themselves": _mean(real["likeness"]),
+        "KID x 1000": mean_or_none(one["sets"]["KID, real halves"] for row in rows for one in row.each),
+        "FID": mean_or_none(one["sets"]["FID, real halves"] for row in rows for one in row.each),
+        "MS-SSIM among themselves": mean_or_none(real["likeness"]),
         "axial steps over real": 1.0,
     }
     of_masks = {one.column.title: one.read([real]) for one in asked if one.key == "dice"}
     known = halves | of_masks
-    return ("real", "", None, *(known.get(one.column.title) for one in asked))
-
-
-def _best(rows: Sequence[Row], asked: Sequence[Asked], before: int) -> tuple[tuple[int, int], ...]:
-    """Return the cells of those told of masks that are better than all others beyond chance; row 0 is real."""
-    compared = [(index, row) for index, row in enumerate(rows) if row.shows_masks]
-    columns = [(place, one) for place, one in enumerate(asked) if one.key]
-    if len(compared) < 2:
-        return ()
-    values = [_by_patient([row for _, row in compared], one) for _, one in columns]
-    winners = best_beyond_chance(values)
-    return tuple(
-        (compared[winner][0] + 1, before + place)
-        for (place, _), winner in zip(columns, winners, strict=True)
-        if winner is not None
-    )
-
-
-def _by_patient(rows: Sequence[Row], asked: Asked) -> Float[np.ndarray, "arms patients"]:
-    """Return the mean of a value over the cases and seeds of every patient; higher is better."""
-    found: list[dict[str, list[float]]] = []
-    for row in rows:
-        of_patient: dict[str, list[float]] = {}
-        for one in row.each:
-            for case in one["agreement"] if asked.key == "dice" else one["pairs"]:
-                value = mean_of(case["dice"].values()) if asked.key == "dice" else mean_of([case[asked.key]])
-                of_patient.setdefault(case["patient"], []).append(value)
-        found.append(of_patient)
-    sign = -1.0 if asked.column.better == "lower" else 1.0
-    return sign * np.array([[np.mean(each[patient]) for patient in sorted(found[0])] for each in found])
+    return ("real", "", None, None, *(known.get(one.column.title) for one in asked))
 
 
 def _told_of(row: Row, twice: bool) -> str:
@@ -227,7 +93,8 @@ def _protocol(real: Measures, plan: PeersPlan) -> str:
         "learned from the validation patients and the other half of the test patients. Axial steps: mean difference of "
         "neighboring axial slices, over that of real images; above 1 where slices do not meet, below where images are "
         "smooth. Near copies: nearer to a training image than the 5th percentile of test images are. Brackets: 95 % "
-        f"bootstrap intervals over seeds and patients. Best: {BEYOND_CHANCE}; cases of a patient are one."
+        "bootstrap intervals over seeds and patients. Mean rank: over similarity, Dice, KID and FID, of methods "
+        f"without masks over the last two. Best: {BEYOND_CHANCE}; cases of a patient are one."
     )
 
 
@@ -253,7 +120,7 @@ def cost_table(rows: Sequence[Row], plan: PeersPlan) -> Table:
     lines = []
     for row in rows:
         costs = list(row.costs.values())
-        of = {key: _mean(one.get(key) for one in costs) for key in costs[0]}
+        of = {key: mean_or_none(one.get(key) for one in costs) for key in costs[0]}
         millions = None if of["weights"] is None else of["weights"] / 1e6
         numbers = (of["steps"], of["seconds"], millions, of["peak_memory_gb"], of["seconds_per_case"])
         lines.append((row.method.title, row.name, *numbers))
@@ -307,8 +174,3 @@ def fqcdm_table(rows: Sequence[Row]) -> Table | None:
         "more are those of reconstructions. Measured here are images made for masks."
     )
     return Table(title="Published: FQCDM, Tables 1 to 3", protocol=text, columns=columns, rows=lines) if lines else None
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    found = mean_of(values)
-    return None if np.isnan(found) else float(found)

@@ -20,9 +20,10 @@ from cardiosynth.data.dataset import Dataset, read_dataset
 from cardiosynth.evaluation.results import GalleryFigure, Results, Tile, pointer
 from cardiosynth.experiments.fqcdm_measures import Measuring
 from cardiosynth.experiments.fqcdm_rows import Task
+from cardiosynth.experiments.peer_columns import Row
 from cardiosynth.experiments.peer_plan import PeerCases, PeersPlan
 from cardiosynth.experiments.peer_rows import Arm, arms, time_per_case
-from cardiosynth.experiments.peer_tables import Row, tables
+from cardiosynth.experiments.peer_tables import tables
 from cardiosynth.experiments.request import Request
 from cardiosynth.experiments.slice_judge import HALVES, train_extractor, train_judge
 from cardiosynth.experiments.study import Study
