@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tests.segmentation.nnunet import tiny
@@ -23,6 +24,7 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.segmentation.losses import ConfidenceWeights
 from cardiosynth.segmentation.nnunet.dataset import ConfidenceDataset
 from cardiosynth.segmentation.nnunet.loss import ConfidenceLoss
+from cardiosynth.segmentation.nnunet.patches import Place
 from cardiosynth.segmentation.nnunet.schedule import Schedule
 from cardiosynth.segmentation.nnunet.trainer import ScheduledTrainer, configured_trainer, nnUNetTrainerCAL
 
@@ -131,30 +133,61 @@ def test_images_and_labels_are_those_of_nnunet_bit_for_bit(make: Make, dataset: 
         assert all(torch.equal(a, b) for a, b in zip(ours["target"], theirs["target"], strict=True))
 
 
-@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
-def test_confidence_stays_with_its_labels_through_crop_resampling_and_augmentation(make: Make, configuration: str):
-    """In the mapped cases, the shell (label 1) is distrusted, by 0.8, and nothing else."""
-    trainer = make(nnUNetTrainerCAL, *([] if configuration == "3d_fullres" else ["Dataset003_flat", configuration]))
-    seed()
+@pytest.mark.parametrize(
+    ("configuration", "moved"), [("3d_fullres", None), ("3d_fullres", 1), ("2d", 0), ("2d", 1), ("dummy 2d", 1)]
+)
+def test_confidence_stays_with_its_labels_through_crop_resampling_and_augmentation(
+    make: Make, configuration: str, moved: int | None, monkeypatch: pytest.MonkeyPatch
+):
+    """In the mapped cases, the shell (label 1) is distrusted, by 0.8, and nothing else.
+
+    ``moved`` is the probability of rotation and of scaling, None for nnU-Net's. Between half of the distrust and more,
+    and half of it and less, is the boundary of the shell, which interpolation places within a voxel.
+    """
+    trainer = make(nnUNetTrainerCAL, *(["Dataset003_flat", configuration] if configuration == "2d" else []))
+    if configuration == "dummy 2d":
+        _, _, size, axes = nnUNetTrainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size(trainer)
+        facts = ((-np.pi, np.pi), True, np.array([16, *size[1:]]), axes)
+        monkeypatch.setattr(trainer, "configure_rotation_dummyDA_mirroring_and_inital_patch_size", lambda: facts)
     loader = trainer.get_dataloaders()[0]
-    for _ in range(4):
+    spatial = loader.data_loader.transforms.spatial
+    if moved is not None:
+        spatial.p_rotation = spatial.p_scaling = moved
+    seed()
+    for _ in range(3):
         batch = next(loader)
         distrust, shell = batch["data"][:, 1:], batch["target"][0] == 1
-        certain = (distrust < 0.02) | (distrust > 0.78)
-        assert certain.float().mean() > 0.5
-        assert ((distrust > 0.4) == shell)[certain].float().mean() > 0.99
+        inner, outer = uniform(shell), uniform(~shell)
+        assert ((distrust > 0.4) == shell).float().mean() > 0.9
+        assert (inner | outer).float().mean() > 0.3
+        assert (distrust[inner] > 0.35).float().mean() > 0.98
+        assert (distrust[outer] < 0.45).float().mean() > 0.98
         assert -1e-5 < distrust.min() <= distrust.max() < 0.8 + 1e-5
+
+
+def uniform(found: Tensor) -> Tensor:
+    """Return the voxels all of whose neighbors are found too."""
+    least = F.max_pool3d if found.ndim == 5 else F.max_pool2d
+    return -least(-found.float(), 3, stride=1, padding=1) > 0.5
 
 
 def test_weights_have_their_floor_and_their_mean(make: Make):
     folder = make(nnUNetTrainerCAL).preprocessed_dataset_folder
-    everything = (slice(None),) * 4
-    raw = 1 - ConfidenceDataset(folder, ["c0"], ConfidenceWeights()).load_case("c0")[0][everything][-1]
-    floored = 1 - ConfidenceDataset(folder, ["c0"], ConfidenceWeights(floor=0.3)).load_case("c0")[0][everything][-1]
+
+    def weights(**settings: Any) -> np.ndarray:
+        place = Place()
+        ConfidenceDataset(folder, ["c0"], ConfidenceWeights(**settings), place).load_case("c0")
+        assert place.map is not None
+        levels = place.map[(slice(None),) * 3]
+        short = torch.empty(levels.shape)
+        place.map.fall_short(levels, short)
+        return 1 - short.numpy()
+
+    raw, floored = weights(), weights(floor=0.3)
+    assert raw.min() == pytest.approx(0.2, abs=1e-6)
+    assert raw.max() == 1
     np.testing.assert_allclose(floored, raw.clip(0.3), atol=1e-6)
-    weights = ConfidenceWeights(floor=0.3, relative=True)
-    relative = 1 - ConfidenceDataset(folder, ["c0"], weights).load_case("c0")[0][everything][-1]
-    np.testing.assert_allclose(relative, floored / floored.mean(), rtol=1e-4)
+    np.testing.assert_allclose(weights(floor=0.3, relative=True), floored / floored.mean(), rtol=1e-4)
 
 
 def test_a_map_on_another_grid_is_refused(make: Make, tmp_path: Path):
@@ -166,7 +199,7 @@ def test_a_map_on_another_grid_is_refused(make: Make, tmp_path: Path):
     for file in (tmp_path / source.name).glob("c1*"):
         shutil.copy(source.parents[1] / "Dataset003_flat" / f"{tiny.PLANS_NAME}_2d" / file.name, file)
     with pytest.raises(InputError, match=r"does not lie on its image's grid"):
-        ConfidenceDataset(str(tmp_path / source.name), ["c1"], ConfidenceWeights()).load_case("c1")
+        ConfidenceDataset(str(tmp_path / source.name), ["c1"], ConfidenceWeights(), Place()).load_case("c1")
 
 
 def test_regions_are_refused(make: Make):

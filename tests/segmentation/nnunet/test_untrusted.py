@@ -17,6 +17,7 @@ pytest.importorskip("nnunetv2", reason="needs the extra nnunet: pip install 'car
 
 from cardiosynth.segmentation.losses import ConfidenceWeights
 from cardiosynth.segmentation.nnunet.dataset import ConfidenceDataset
+from cardiosynth.segmentation.nnunet.patches import Place
 from cardiosynth.segmentation.nnunet.schedule import Schedule
 from cardiosynth.segmentation.nnunet.trainer import configured_trainer
 
@@ -56,7 +57,7 @@ def loaded(folder: Path, weights: ConfidenceWeights) -> tuple[Any, Any]:
     trainer = kind(plans, "3d_fullres", 0, read_json(folder / "dataset.json"), torch.device("cpu"))
     trainer.initialize()
     loader = trainer.get_dataloaders()[0]
-    spatial = loader.data_loader.transforms.moving.transforms[-1]
+    spatial = loader.data_loader.transforms.spatial
     spatial.p_rotation = spatial.p_scaling = 1
     return trainer, loader
 
@@ -80,10 +81,11 @@ def test_labels_without_confidence_change_no_gradient(folders: Path, floor: floa
 def test_patches_are_centered_on_labels_with_confidence_only(folders: Path):
     where = folders / GIVEN / f"{tiny.PLANS_NAME}_3d_fullres"
     for floor, only in ((0.0, True), (0.5, False)):
-        dataset = ConfidenceDataset(str(where), ["c0"], ConfidenceWeights(floor=floor))
-        channels, segmentation, _, properties = dataset.load_case("c0")
-        everything = (slice(None),) * 4
-        trusted, labels = channels[everything][-1] < 0.5, segmentation[everything][0]
+        place = Place()
+        dataset = ConfidenceDataset(str(where), ["c0"], ConfidenceWeights(floor=floor), place)
+        _, segmentation, _, properties = dataset.load_case("c0")
+        assert place.map is not None
+        trusted, labels = place.map[(slice(None),) * 3][0].numpy() < 128, segmentation[:][0]
         for label, centers in properties["class_locations"].items():
             places = tuple(np.asarray(centers).T[1:])
             assert (labels[places] == label).all()

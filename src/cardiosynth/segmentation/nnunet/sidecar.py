@@ -1,13 +1,14 @@
 """Confidence maps beside nnU-Net's preprocessed cases: the same crop and grid as the image, one byte per voxel.
 
 They lie in a folder of their own, ``<data_identifier>_confidence``, since nnU-Net takes every file beside its cases for
-a case. What is kept is distrust, 1 - CM: nnU-Net fills up with zeros wherever it pads, and zero then means trust.
+a case. What is kept is distrust, 1 - CM: nnU-Net fills up with zeros wherever it pads, and zero then means trust. Files
+are NumPy's: every batch opens some and reads a window, which takes a third of the time that compressed files take.
 
 The label of a voxel without any confidence must change nothing that is learned. So a voxel that it went into when
 nnU-Net resampled the labels has no confidence either, and patches are centered on labels with some confidence only.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from nnunetv2.preprocessing.preprocessors.default_preprocessor import (  # pyrig
     DefaultPreprocessor,
 )
 from nnunetv2.training.dataloading.nnunet_dataset import (  # pyright: ignore[reportMissingImports]
-    comp_blosc2_params,
     nnUNetDatasetBlosc2,
 )
 from nnunetv2.utilities.plans_handling.plans_handler import (  # pyright: ignore[reportMissingImports]
@@ -34,10 +34,6 @@ from cardiosynth.core.store import whole_file
 
 LEVELS = 255
 """Distrust 1 as a byte, which is how a dataset folder keeps confidence too."""
-QUICK_TO_READ: dict[str, Any] = {"codec": blosc2.Codec.LZ4HC, "filters": [blosc2.Filter.NOFILTER]}
-"""Every batch reads maps: nine times as fast as by Blosc2's defaults, at a fifth more bytes."""
-COUNTS = "voxels_per_level"
-CENTERS = "centers_per_class"
 NO_LABEL = -2
 """For voxels that patches are not centered on; nnU-Net itself has -1, for what lies beyond the image."""
 
@@ -48,13 +44,21 @@ def sidecar_folder(preprocessed: Path) -> Path:
 
 
 def sidecar(preprocessed: Path, case_id: str) -> Path:
-    """Return the file of one case's map, or where it would lie."""
-    return sidecar_folder(preprocessed) / f"{case_id}.b2nd"
+    """Return the file of one case's map (1, x, y, z) in bytes, or where it would lie."""
+    return sidecar_folder(preprocessed) / f"{case_id}_levels.npy"
 
 
 def centers_file(preprocessed: Path, case_id: str) -> Path:
-    """Return the file of the voxels that patches of one case may be centered on, class after class."""
+    """Return the file of the voxels that patches of one case may be centered on, class after class.
+
+    Its first rows, one per class, begin with how many voxels the class has.
+    """
     return sidecar_folder(preprocessed) / f"{case_id}_centers.npy"
+
+
+def counts_file(preprocessed: Path, case_id: str) -> Path:
+    """Return the file of how many voxels of one case's map have each level."""
+    return sidecar_folder(preprocessed) / f"{case_id}_counts.npy"
 
 
 def missing_sidecars(raw: Path, preprocessed: Path, file_ending: str) -> Iterator[tuple[str, Path]]:
@@ -93,12 +97,10 @@ def write_sidecar(
     spacing_mm = [properties["spacing"][axis] for axis in plans.transpose_forward]
     levels = _resampled(distrust, image.shape[1:], spacing_mm, configuration)
     segmentation: Any = blosc2.open(urlpath=str(preprocessed / f"{case_id}_seg.b2nd"), mode="r")
-    centers = _centers(segmentation[:], levels, list(properties["class_locations"]))
-    if centers is not None:
-        with whole_file(centers_file(preprocessed, case_id)) as partial, partial.open("wb") as file:
-            np.save(file, np.concatenate(centers))
-    numbers = None if centers is None else [len(each) for each in centers]
-    _store(levels, numbers, sidecar(preprocessed, case_id), configuration)
+    centers = _centers(segmentation[:], levels, properties["class_locations"])
+    _save(centers, centers_file(preprocessed, case_id))
+    _save(np.bincount(levels.ravel(), minlength=LEVELS + 1), counts_file(preprocessed, case_id))
+    _save(levels, sidecar(preprocessed, case_id))  # last, as the mark of all three
 
 
 def _resampled(
@@ -117,29 +119,21 @@ def _resampled(
 
 
 def _centers(
-    segmentation: Integer[np.ndarray, "1 a b c"], levels: UInt8[np.ndarray, "1 a b c"], classes: list[Any]
-) -> list[Integer[np.ndarray, "_ 4"]] | None:
-    """Return the voxels that nnU-Net may center a patch on, for every class; None where every voxel has confidence.
+    segmentation: Integer[np.ndarray, "1 a b c"], levels: UInt8[np.ndarray, "1 a b c"], found: Mapping[Any, Any]
+) -> Integer[np.ndarray, "_ 4"]:
+    """Return what `centers_file` holds: what nnU-Net ``found``, unless there are voxels without confidence.
 
-    nnU-Net draws them from all labels, so even those that are left when the rest is taken out depend on the rest.
+    It draws centers from all labels, so even those that are left when the rest is taken out depend on the rest.
     """
-    if (levels < LEVELS).all():
-        return None
-    counting = np.where(levels < LEVELS, segmentation, NO_LABEL)
-    found = DefaultPreprocessor._sample_foreground_locations(counting, classes)
-    return [np.asarray(found[each], np.int32).reshape(-1, counting.ndim) for each in classes]
+    if (levels == LEVELS).any():
+        counting = np.where(levels < LEVELS, segmentation, NO_LABEL)
+        found = DefaultPreprocessor._sample_foreground_locations(counting, list(found))
+    parts = [np.asarray(part, np.int32).reshape(-1, segmentation.ndim) for part in found.values()]
+    numbers = np.zeros((len(parts), segmentation.ndim), np.int32)
+    numbers[:, 0] = [len(part) for part in parts]
+    return np.concatenate([numbers, *parts])
 
 
-def _store(
-    levels: UInt8[np.ndarray, "1 a b c"],
-    numbers: list[int] | None,
-    path: Path,
-    configuration: ConfigurationManager,
-) -> None:
-    """Write a map and how many centers each class has; the map, written last, is the mark of both."""
-    blocks, chunks = comp_blosc2_params(levels.shape, tuple(configuration.patch_size), levels.itemsize)
-    with whole_file(path) as partial:
-        whole: Any = np.ascontiguousarray(levels)
-        stored: Any = blosc2.asarray(whole, urlpath=str(partial), chunks=chunks, blocks=blocks, cparams=QUICK_TO_READ)
-        stored.schunk.vlmeta[COUNTS] = np.bincount(levels.ravel(), minlength=LEVELS + 1).tolist()
-        stored.schunk.vlmeta[CENTERS] = numbers
+def _save(array: np.ndarray, path: Path) -> None:
+    with whole_file(path) as partial, partial.open("wb") as file:
+        np.save(file, array)

@@ -24,8 +24,9 @@ from cardiosynth.core.store import whole_file
 from cardiosynth.segmentation.losses import ConfidenceWeights
 from cardiosynth.segmentation.nnunet.dataset import ConfidenceDataset
 from cardiosynth.segmentation.nnunet.loss import ConfidenceLoss, at_scale_of
+from cardiosynth.segmentation.nnunet.patches import Place
 from cardiosynth.segmentation.nnunet.schedule import STOCK, Schedule, trainer_name
-from cardiosynth.segmentation.nnunet.sidecar import missing_sidecars, sidecar_folder, write_sidecar
+from cardiosynth.segmentation.nnunet.sidecar import missing_sidecars, sidecar, sidecar_folder, write_sidecar
 from cardiosynth.segmentation.nnunet.transforms import Carrying
 
 
@@ -79,6 +80,11 @@ class nnUNetTrainerCAL(ScheduledTrainer):
 
     weights: ConfidenceWeights = ConfidenceWeights()
 
+    def get_dataloaders(self) -> Any:
+        """Return nnU-Net's loaders; cases and augmentation of each share the place of the patch at work."""
+        self.place = Place()
+        return super().get_dataloaders()
+
     def get_tr_and_val_datasets(self) -> tuple[ConfidenceDataset, ConfidenceDataset]:
         """Return nnU-Net's split, every case with its weights."""
         training, validation = super().get_tr_and_val_datasets()
@@ -86,7 +92,10 @@ class nnUNetTrainerCAL(ScheduledTrainer):
             raise InputError(f"{self.preprocessed_dataset_folder} is of an old nnU-Net; preprocess it again.")
         self._bring_confidence()
         folder = str(self.preprocessed_dataset_folder)
-        parts = (ConfidenceDataset(folder, list(part.identifiers), self.weights) for part in (training, validation))
+        parts = (
+            ConfidenceDataset(folder, list(part.identifiers), self.weights, self.place)
+            for part in (training, validation)
+        )
         return next(parts), next(parts)
 
     def _bring_confidence(self) -> None:
@@ -98,7 +107,7 @@ class nnUNetTrainerCAL(ScheduledTrainer):
                 write_sidecar(source, case_id, folder, self.plans_manager, self.configuration_manager)
         if self.is_ddp:
             torch.distributed.barrier()
-        found = len(list(sidecar_folder(folder).glob("*.b2nd")))
+        found = len(list(sidecar_folder(folder).glob(sidecar(folder, "*").name)))
         self.print_to_log_file(f"{found} cases have a confidence map; every other one trains as in nnU-Net.")
 
     # What these two take is nnU-Net's affair and grows from version to version.
@@ -111,8 +120,7 @@ class nnUNetTrainerCAL(ScheduledTrainer):
         return self._carrying(super().get_validation_transforms(*args, **kwargs))
 
     def _carrying(self, stock: Any) -> Carrying:
-        assert self.num_input_channels is not None, "nnU-Net initializes a trainer before it loads cases"
-        return Carrying(stock, self.num_input_channels)
+        return Carrying(stock, self.place)
 
     def _build_loss(self) -> Any:
         if self.label_manager.has_regions or self.is_cascaded:
@@ -142,7 +150,7 @@ class nnUNetTrainerCAL(ScheduledTrainer):
         plain = {**batch, "data": channels[:, :-1].contiguous()}
         if trusted:
             return step(plain)
-        weight = (1 - channels[:, -1:]).clamp_min(0)
+        weight = 1 - channels[:, -1:]
         stock = self.loss
 
         def weighted(output: Any, target: Any) -> Tensor:

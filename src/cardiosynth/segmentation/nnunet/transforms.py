@@ -2,42 +2,70 @@
 
 from typing import Any
 
-import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform  # pyright: ignore[reportMissingImports]
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform  # pyright: ignore[reportMissingImports]
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms  # pyright: ignore[reportMissingImports]
-from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform  # pyright: ignore[reportMissingImports]
+
+from cardiosynth.segmentation.nnunet.patches import Place, sampled
+
+MAP = "regression_target"
+"""Under this name nnU-Net's transforms move and mirror what no change of intensities touches (its authors' advice,
+batchgeneratorsv2 pull request 10)."""
 
 
 class Carrying(BasicTransform):
-    """Applies nnU-Net's transforms, and takes along the channel that cases with a map have beyond those of the image.
+    """Applies nnU-Net's transforms, and takes the map of cases that have one along as the last channel of the image.
 
-    It is interpolated together with the image, at half the price of a second interpolation. From then on it is
-    nnU-Net's regression target, which is mirrored with the image and which no change of intensities touches (its
-    authors' advice, batchgeneratorsv2 pull request 10). Cases without the channel get one of zeros in the end, so that
-    nothing is done to them that nnU-Net would not do.
+    Image and labels stay nnU-Net's, bit for bit. Cases without a map get a channel of zeros.
 
     Args:
         stock: nnU-Net's transforms.
-        channels: of the image.
+        place: of the patch that is augmented.
     """
 
-    def __init__(self, stock: ComposeTransforms, channels: int):
+    def __init__(self, stock: ComposeTransforms, place: Place):
         super().__init__()
-        spatial = (SpatialTransform, Convert2DTo3DTransform)  # the latter ends what is done to slices
-        last = max((i for i, each in enumerate(stock.transforms) if isinstance(each, spatial)), default=-1)
-        self.channels = channels
-        self.moving = ComposeTransforms(stock.transforms[: last + 1])
-        self.others = ComposeTransforms(stock.transforms[last + 1 :])
+        found = [i for i, each in enumerate(stock.transforms) if isinstance(each, SpatialTransform)]
+        first, last = (found[0], found[0] + 1) if found else (0, 0)
+        self.stock, self.place = stock, place
+        self.before, self.after = stock.transforms[:first], stock.transforms[last:]
+        self.spatial = stock.transforms[first] if found else None
 
     def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
-        """Return the transformed sample, with the channel as its last."""
-        moved = self.moving(**data_dict)
-        channels = moved["image"]
-        mapped = len(channels) > self.channels
-        if mapped:
-            moved |= {"image": channels[:-1], "regression_target": channels[-1:]}
-        moved = self.others(**moved)
+        """Return the transformed sample, with 1 - weight as the last channel."""
+        found = self.place.map
+        moved = self.stock(**data_dict) if found is None else self._carried(data_dict)
         image = moved["image"]
-        last = moved.pop("regression_target") if mapped else image.new_zeros((1, *image.shape[1:]))
-        return {**moved, "image": torch.cat((image, last))}
+        channels = image.new_empty((len(image) + 1, *image.shape[1:]))
+        channels[:-1] = image
+        if found is None:
+            channels[-1] = 0
+        else:
+            found.fall_short(moved.pop(MAP), out=channels[-1:])
+        return {**moved, "image": channels}
+
+    def _carried(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Return the transformed sample with its map."""
+        levels: Any = self.place.patch(sample["image"].shape[1:])
+        if self.before or self.spatial is None:
+            sample[MAP] = levels[(slice(None),) * levels.ndim]
+        for transform in self.before:
+            sample = transform(**sample)
+        if self.spatial is not None:
+            sample = self._moved(sample, sample.pop(MAP, levels))
+        for transform in self.after:
+            sample = transform(**sample)
+        return sample
+
+    def _moved(self, sample: dict[str, Any], levels: Any) -> dict[str, Any]:
+        """Return the sample after nnU-Net's crop, rotation and scaling; each voxel has the level nearest to it."""
+        spatial: Any = self.spatial
+        params = spatial.get_parameters(**sample)
+        sample, grid = spatial.apply(sample, **params), params["grid"]
+        if grid is None:
+            sample[MAP] = spatial._apply_to_image(levels, **params)
+        else:
+            assert self.place.map is not None, "the case has a map"
+            whole, bent = levels[(slice(None),) * levels.ndim], params["elastic_offsets"] is not None
+            sample[MAP] = sampled(whole, grid, self.place.map.keeps_out, bent)
+        return sample
