@@ -1,17 +1,18 @@
-"""The paper's numbers beside the recipe's: one row per setting of ``fcas/paper``, from which the documentation's table
-is written.
+"""The papers' numbers beside the recipes': one row per setting of ``fcas/paper`` and of ``fqcdm/paper``, from which the
+documentation's tables are written.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from cardiosynth.recipes.fcas import FcasRecipe
+from cardiosynth.recipes.recipe import Recipe
 
 FOLLOWS = "4.1.2, as MAISI"
 """Section 4.1.2: "we follow the setup of" MAISI (Guo et al. 2024); the value is MAISI's released ``ddpm-ct``."""
 
 
 class Published(NamedTuple):
-    """One published value.
+    """One published value of a setting.
 
     Attributes:
         setting: its place in the recipe, as ``--set`` takes it.
@@ -26,7 +27,7 @@ class Published(NamedTuple):
     remark: str = ""
 
 
-PUBLISHED = (
+FCAS = (
     Published("grid.shape", "512 x 512 x 256 in synthesis", "4.1.2", "volumes are prepared at this size"),
     Published("grid.spacing_mm", "not stated", "4.1.2", "\"resampling\"; ours shows 205 x 205 x 128 mm"),
     Published("intensity.window", "[-1000, 1000] HU", FOLLOWS),
@@ -77,7 +78,45 @@ PUBLISHED = (
 )  # fmt: skip
 
 
-def setting_of(recipe: FcasRecipe, place: str) -> Any:
+FQCDM = (
+    Published("slices.size", "not stated", "4.1", "ACDC's heart"),
+    Published("slices.plane", "not stated", "4.1", "across the image's own slice axis"),
+    Published("autoencoder.network.kind", "VQGAN", "3.2"),
+    Published("autoencoder.network.compression", "(4, 4)", "3.2"),
+    Published("autoencoder.network.channels", "not stated", "3.2", "VQGAN's for a compression of 4"),
+    Published("autoencoder.network.latent_channels", "not stated", "3.2"),
+    Published("autoencoder.network.codebook.codes", "1024", "3.2"),
+    Published("autoencoder.network.codebook.learning", "mean squared error", "Eq. 7", "commitment 0.25, as VQ-VAE"),
+    Published("autoencoder.loss.perceptual", "all of the loss", "3.2", "needs features: `--perceptual RUN`"),
+    Published("autoencoder.loss.l1", "not stated", "3.2", "a perceptual loss alone leaves gray values open"),
+    Published("autoencoder.adversarial.kind", "trunk and edge branch", "Eq. 11 to 17"),
+    Published("autoencoder.adversarial.adaptive", "lambda is adaptive", "Eq. 7", "as in VQGAN"),
+    Published("autoencoder.adversarial.weight", "not stated", "Eq. 7", "VQGAN: 0.8"),
+    Published("autoencoder.adversarial.warmup_steps", "not stated", "Eq. 7", "VQGAN: 10 000"),
+    Published("autoencoder.adversarial.edge_blocks", "n not stated", "Eq. 13"),
+    Published("diffusion.process.num_steps", "T = 100", "4.2"),
+    Published("diffusion.process.kind", "not stated", "3.3", "a schedule that ends in noise"),
+    Published("diffusion.process.beta_start", "not stated", "3.3", "DDPM's, ten times as large"),
+    Published("diffusion.process.beta_end", "not stated", "3.3", "likewise"),
+    Published("diffusion.prediction", "epsilon", "Eq. 10"),
+    Published("diffusion.denoiser.channels", "2D U-Net, else not stated", "3.3", "DDPM's"),
+    Published("diffusion.condition.inject", "label in the decoder", "Eq. 9", "by SPADE"),
+    Published("diffusion.condition.stem", "resized to the latents", "Eq. 9", "walls are thinner than a latent"),
+    Published("joint.steps", "800 epochs", "4.2", "of 1331 slices, one by one"),
+    Published("joint.batch_size", "1", "4.2"),
+    Published("joint.learning_rate", "1e-4, AdamW", "4.2"),
+    Published("joint.weight_decay", "0.05", "4.2"),
+    Published("joint.plateau.factor", "not stated", "4.2", "ReduceLROnPlateau as PyTorch has it"),
+    Published("joint.plateau.patience", "not stated", "4.2", "likewise, in epochs"),
+    Published("autoencoder.training.steps", "one training of both", "4.2", "two stages, or `train joint`"),
+    Published("diffusion.training.steps", "one training of both", "4.2", "likewise"),
+    Published("sampler.solver", "as DDPM, with noise", "Algorithm 1"),
+    Published("sampler.steps", "100", "4.2"),
+    Published("segmenter.network.kind", "U-Net and Swin-UNet", "5.1", "`fqcdm_strategies` trains either"),
+)  # fmt: skip
+
+
+def setting_of(recipe: Recipe, place: str) -> Any:
     """Return a setting by its place, e.g. ``grid.shape``."""
     value: Any = recipe
     for name in place.split("."):
@@ -85,10 +124,10 @@ def setting_of(recipe: FcasRecipe, place: str) -> Any:
     return value
 
 
-def published_table(recipe: FcasRecipe) -> str:
+def published_table(recipe: Recipe, published: Sequence[Published]) -> str:
     """Return the table of published values and the recipe's as Markdown."""
     rows = [("setting", "published", "section", "here", "remark"), ("---",) * 5]
-    for row in PUBLISHED:
+    for row in published:
         here = _shown(setting_of(recipe, row.setting))
         rows.append((f"`{row.setting}`", row.published, row.source, here, row.remark))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
