@@ -1,9 +1,14 @@
-"""Cases as an autoencoder alone gives them back: encoded and decoded, nothing sampled."""
+"""Slices and volumes that were made smaller and large again, by an autoencoder or by bicubic interpolation."""
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 
 from cardiosynth.autoencoder.codec import Codec
 from cardiosynth.core.case import Case
@@ -24,29 +29,57 @@ def write_coded(codec: Codec, cases: Dataset, out: Path) -> Dataset:
         out: dataset folder.
     """
     facts = {"autoencoder": codec.fingerprint, **recorded_preparation(cases)}
+    return _write(cases, out, facts, codec.reconstruct, _checkpoints(codec))
+
+
+def write_bicubic(cases: Dataset, factor: int, out: Path) -> Dataset:
+    """Write slices under their own names as they come back from a grid ``factor`` times as coarse.
+
+    Of the same number of values, an autoencoder should keep more.
+
+    Args:
+        cases: slices, with images.
+        factor: along both axes.
+        out: dataset folder.
+    """
+    facts = {"bicubic": factor, **recorded_preparation(cases)}
+    return _write(cases, out, facts, partial(_through_a_coarser_grid, factor), {})
+
+
+def _through_a_coarser_grid(factor: int, case: Case) -> Float[np.ndarray, "1 x y"]:
+    image = torch.from_numpy(case.required_image().astype(np.float32))[None]
+    sizes = [max(1, round(n / factor)) for n in image.shape[2:]]
+    coarse = F.interpolate(image, sizes, mode="bicubic", antialias=True)
+    return F.interpolate(coarse, image.shape[2:], mode="bicubic")[0].numpy()
+
+
+def _write(
+    cases: Dataset,
+    out: Path,
+    facts: Mapping[str, Any],
+    image_of: Callable[[Case], np.ndarray],
+    checkpoints: dict[str, Any],
+) -> Dataset:
     with (
         DatasetWriter(out, cases.labels, name=out.name, facts=facts) as writer,
-        Progress("encode and decode", len(cases)) as progress,
+        Progress("make smaller and large again", len(cases)) as progress,
     ):
         for case in cases:
             if not writer.has(case.case_id):
-                writer.write(_coded(codec, case))
+                writer.write(_with(case, image_of(case), checkpoints))
             progress.update()
     return read_dataset(out)
 
 
-def _coded(codec: Codec, case: Case) -> Case:
-    image = codec.reconstruct(case)
+def _with(case: Case, image: np.ndarray, checkpoints: dict[str, Any]) -> Case:
+    origin = {"parents": [case.case_id], "reference": case.case_id, "source_image": case.case_id}
     return case.with_(
         image=rounded_image(image) if case.intensity_unit == "hu" else image.astype(np.float32),
         origin="synthetic",
-        provenance={**case.provenance, **_facts(codec, case)},
+        provenance={**case.provenance, **origin, "checkpoints": checkpoints},
     )
 
 
-def _facts(codec: Codec, case: Case) -> dict[str, Any]:
+def _checkpoints(codec: Codec) -> dict[str, Any]:
     taught = codec.record.get("perceptual")
-    return {
-        "parents": [case.case_id], "reference": case.case_id, "source_image": case.case_id,
-        "checkpoints": {**({"perceptual": taught} if taught else {}), "autoencoder": codec.fingerprint},
-    }  # fmt: skip
+    return {**({"perceptual": taught} if taught else {}), "autoencoder": codec.fingerprint}
