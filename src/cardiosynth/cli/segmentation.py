@@ -1,5 +1,6 @@
 """From cases to a segmenter that was tested."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -63,15 +64,13 @@ def segment(
     if rdice_mm is not None and rdice_mm <= 0:
         raise InputError(f"--rdice-mm {rdice_mm:g}: give a positive number of millimeters.")
     wanted = find_backend(kind, recipe, config, overrides or [])
-    given = {"--recipe": recipe, "--config": config, "--pretrain-share": pretrain_share, "--rdice-mm": rdice_mm}
-    given |= {"--folds": None if folds == 1 else folds, "--device": None if device == "cpu" else device}
-    words = [word for option, value in given.items() if value is not None for word in (option, str(value))]
-    words += [word for text in overrides or [] for word in ("--set", text)]
-    words += [word for text in names or [] for word in ("--map", text)]
+    told = {"--recipe": recipe, "--config": config, "--pretrain-share": pretrain_share, "--rdice-mm": rdice_mm}
+    told |= {"--folds": None if folds == 1 else folds, "--device": None if device == "cpu" else device}
+    options = _options(told, {"--set": overrides, "--map": names}, ["--no-confidence"] if no_confidence else [])
     request = Segmentation(
         kind=kind, backend=wanted.changed(pretrain_share, no_confidence, folds), out=out, test=test, pretrain=pretrain,
         finetune=finetune, names=read_mapping(names or []), radius_mm=rdice_mm or RDICE_RADIUS_MM, device=device,
-        options=(*words, *(["--no-confidence"] if no_confidence else [])),
+        options=options,
     )  # fmt: skip
     if dry_run:
         found = preview(request, sample)
@@ -82,3 +81,12 @@ def segment(
     results = run(request)
     page = results.with_suffix(".html")
     say(f"{results} written; cardiosynth report {results} --out {page} shows it.", results=str(results))
+
+
+def _options(
+    told: Mapping[str, object], repeated: Mapping[str, list[str] | None], flags: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the words of a command line that says the same: option and value for what was told, then flags."""
+    once = [(option, str(value)) for option, value in told.items() if value is not None]
+    often = [(option, text) for option, texts in repeated.items() for text in texts or []]
+    return (*(word for pair in (*once, *often) for word in pair), *flags)
