@@ -1,6 +1,7 @@
 """Sets of slices: gratings of different width, each as fine as a number says."""
 
 import shlex
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from cardiosynth.evaluation.comparison import Comparison
 from cardiosynth.evaluation.comparison_tables import agreement_table
 from cardiosynth.evaluation.extraction import Extractor, SampleSettings
 from cardiosynth.evaluation.judge import Seen, agreement, judge_extractor, refuse_partial
+from cardiosynth.evaluation.measures import measure_case
 from cardiosynth.evaluation.results import Results, Table, read_results, write_results
 from cardiosynth.evaluation.sets import read_comparison
 from cardiosynth.evaluation.suite import evaluate
@@ -155,6 +157,45 @@ def test_a_run_that_was_killed_goes_on(sets, tmp_path: Path):
     assert again == first
     write_results(again, tmp_path / "results.json")
     assert read_results(tmp_path / "results.json") == first
+
+
+def test_a_run_that_is_killed_measures_no_case_again(sets, tmp_path: Path, monkeypatch):
+    measured: list[str] = []
+
+    def measure(case, names):
+        if case.case_id == "p5_slice0" and case.case_id not in killed:
+            killed.append(case.case_id)
+            raise KeyboardInterrupt
+        measured.append(case.case_id)
+        return measure_case(case, names)
+
+    killed: list[str] = []
+    monkeypatch.setattr("cardiosynth.evaluation.suite.measure_case", measure)
+    comparison = Comparison(settings=SETTINGS, keep=tmp_path / "parts")
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(sets["real"], sets["fresh"], comparison=comparison)
+    assert len(measured) == 5
+    evaluate(sets["real"], sets["fresh"], comparison=comparison)
+    assert sorted(measured) == sorted([*sets["real"].case_ids, *sets["fresh"].case_ids])
+
+
+def test_memory_holds_a_few_cases_however_many_there_are(sets, judge, monkeypatch):
+    """Live cases are counted whenever one is read."""
+    alive: weakref.WeakSet[Case] = weakref.WeakSet()
+    most = []
+
+    def read(dataset, case_id):
+        case = original(dataset, case_id)
+        alive.add(case)
+        most.append(len(alive))
+        return case
+
+    original = Dataset.case
+    monkeypatch.setattr(Dataset, "case", read)
+    comparison = Comparison(judge=judge, extractors=(moments(),), training=sets["training"], settings=SETTINGS)
+    evaluate(sets["real"], sets["fresh"], comparison=comparison)
+    assert len(most) > 8 + 8 + 6
+    assert max(most) <= 4
 
 
 def test_the_command_leaves_nothing_but_its_results(sets, tmp_path: Path):
