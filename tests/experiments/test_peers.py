@@ -46,7 +46,7 @@ REAL = {
     "agreement": row("real", 1.0).measures[0]["agreement"], "likeness": [0.3], "steps": [[1.0, 1.0, 3.0]],
     "window": "the window", "features": "segmenter abcd",
 }  # fmt: skip
-PLAN = PeersPlan(methods=("fcas",), budget=Budget(steps=6))
+PLAN = PeersPlan(methods=("fcas",), steps=6)
 
 
 def cells(table, name: str) -> dict:

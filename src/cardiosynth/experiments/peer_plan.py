@@ -52,7 +52,8 @@ class PeersPlan(Settings):
         protocols: in which phantoms come.
         methods: to compare.
         size: of every method.
-        budget: of every training.
+        steps: of the budget of every training, see `Budget`.
+        seconds: likewise.
         seeds: of training and sampling.
         template: how a method that is told of templates gets them from the training cases; null for a patient of the
             same protocol among phantoms and at random among others.
@@ -69,13 +70,19 @@ class PeersPlan(Settings):
     protocols: int = pydantic.Field(default=6, ge=1)
     methods: tuple[str, ...]
     size: str = "demo"
-    budget: Budget = Budget()
+    steps: int | None = pydantic.Field(default=None, ge=2)
+    seconds: float | None = pydantic.Field(default=None, gt=0)
     seeds: tuple[int, ...] = (0,)
     template: Literal["random", "nearest", "same_acquisition"] | None = None
     judge: str = "fcas/demo"
     seer: str = "fqcdm/cpu"
     judge_steps: int = pydantic.Field(default=400, ge=1)
     changes: tuple[str, ...] = ()
+
+    @property
+    def budget(self) -> Budget:
+        """What every training may take."""
+        return Budget(steps=self.steps, seconds=self.seconds)
 
 
 @dataclass(frozen=True)
