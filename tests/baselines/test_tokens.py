@@ -26,7 +26,7 @@ def trained(tmp_path_factory):
 
 def test_a_case_comes_out_complete(trained):
     generator = trained[0]
-    made = generator.generate(slice_case(0, image=None), slice_case(1), 5)
+    made = generator.generate(slice_case(0, image=None), slice_case(1, provenance={"licence": "own"}), 5)
     assert isinstance(generator, Generator)
     assert made.required_image().dtype == np.int16
     assert made.required_image().shape == (1, SIZE, SIZE)
@@ -34,6 +34,7 @@ def test_a_case_comes_out_complete(trained):
     assert made.provenance["checkpoints"].keys() == {"autoencoder", "prior"}
     assert made.provenance["sampler"]["temperature"] == 1
     assert made.provenance["seed"] == 5
+    assert made.provenance["licence"] == "CC0-1.0; own"
 
 
 def test_seeds_reproduce_in_another_process_as_well(trained):

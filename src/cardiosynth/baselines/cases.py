@@ -1,6 +1,6 @@
 """What a peer hands back: an image as a synthetic Case that says where it comes from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,14 @@ from cardiosynth.core.intensity import rounded_image
 
 
 def synthetic(
-    image: np.ndarray, mask: Case, template: Case, seed: int, facts: Mapping[str, Any], *, shows_mask: bool = True
+    image: np.ndarray,
+    mask: Case,
+    template: Case,
+    seed: int,
+    facts: Mapping[str, Any],
+    *,
+    shows_mask: bool = True,
+    licences: Iterable[str] = (),
 ) -> Case:
     """Return what a method made as a synthetic Case that says where it comes from.
 
@@ -22,8 +29,10 @@ def synthetic(
         facts: JSON-like, in any case ``checkpoints`` (stage -> fingerprint) and ``sampler`` (JSON-like or None), alike
             for all cases of one trained method.
         shows_mask: False for a method that is not conditional: the Case has no mask and no parents.
+        licences: of the data that the method was trained on; those of mask and template are added.
     """
-    licences = {str(c.provenance["licence"]) for c in (mask, template) if "licence" in c.provenance}
+    told = [str(case.provenance["licence"]) for case in (mask, template) if "licence" in case.provenance]
+    whole = sorted({*licences, *(part for text in told for part in text.split("; "))})
     shown = {"parents": list(mask.provenance.get("parents", [mask.case_id])), "reference": mask.case_id}
     return Case(
         case_id=f"synthetic-{mask.case_id}",
@@ -38,7 +47,7 @@ def synthetic(
             **(shown if shows_mask else {"parents": [], "conditional": False}),
             "template": template.case_id,
             "seed": seed,
-            "licence": "; ".join(sorted(licences)) or "unknown",
+            "licence": "; ".join(whole) or "unknown",
             **facts,
         },
     )

@@ -150,7 +150,8 @@ class TokenGenerator:
             latent = self._latent(self._model, mask, generator(seed, "sampling", mask.case_id))
             image = self._model.codec.decode(latent, window)
         facts = {"checkpoints": self._model.fingerprints, "sampler": self.stages.draw.model_dump(mode="json")}
-        return synthetic(image, mask, template, seed, facts, shows_mask=self._model.prior.told is not None)
+        shows, licences = self._model.prior.told is not None, self._model.record["licences"]
+        return synthetic(image, mask, template, seed, facts, shows_mask=shows, licences=licences)
 
     @classmethod
     def sized(cls, stages: TokenStages) -> Callable[[Terms], "TokenGenerator"]:
