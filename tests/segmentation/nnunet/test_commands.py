@@ -2,12 +2,14 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cardiosynth.core.store import read_json, write_json
@@ -17,6 +19,7 @@ from cardiosynth.data.formats.files import read_mask
 from cardiosynth.segmentation.nnunet import stages
 from cardiosynth.segmentation.nnunet.commands import TRAINERS, commands
 from cardiosynth.segmentation.nnunet.settings import NnunetTraining, Request
+from cardiosynth.segmentation.nnunet.splits import own_splits
 from tests.segmentation.nnunet import tiny
 
 pytestmark = [
@@ -61,6 +64,67 @@ def short(tmp_path: Path) -> Path:
     return tmp_path / "short"
 
 
+def exported(folder: Path) -> Path:
+    """Return a run with the raw datasets that both stages begin with, and own folds."""
+    run = folder / "run"
+    for name, count in ((stages.SYNTHETIC, 2), (stages.REAL, 3)):
+        cases = tiny.dataset(folder / name / "given", count, mapped=2 if name == stages.SYNTHETIC else 0)
+        export_nnunet(cases, run / "nnUNet_raw" / name)
+    stages.write_splits(run / "nnUNet_raw" / stages.REAL, ["c0", "c1", "c2"], [1])
+    return run
+
+
+def pretrained(settings: NnunetTraining) -> Request:
+    """Return the request of pre-training."""
+    return Request(
+        stage="pretrain", settings=settings, real=stages.REAL, dataset=stages.SYNTHETIC, folds=("all",),
+        weights=settings.confidence, device="cpu",
+    )  # fmt: skip
+
+
+def test_the_printed_commands_plan_and_preprocess_as_we_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Without plans of one's own: every line but those that train, beside what the child process makes."""
+    pytest.importorskip("nnunetv2", reason="needs the extra nnunet: pip install 'cardiosynth[nnunet]'")
+    import blosc2
+
+    from cardiosynth.segmentation.nnunet import child
+
+    monkeypatch.setattr("torch.set_num_threads", lambda count: None)
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+    settings = NnunetTraining(processes=1)
+    run, pretraining = exported(tmp_path), pretrained(settings)
+    asked = (pretraining, pretraining.model_copy(update={"stage": "finetune", "dataset": stages.REAL, "folds": (1,)}))
+    lines = [line for request in asked for line in commands(run, request) if not line.startswith("nnUNetv2_train ")]
+    for line in dict.fromkeys(lines):
+        _do(line, tmp_path, monkeypatch)
+    made = run / "nnUNet_preprocessed"
+
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "ours"))
+    ours = tmp_path / "ours"
+    (ours / stages.REAL).mkdir(parents=True)
+    for name in ("dataset_fingerprint.json", "dataset.json", "nnUNetPlans.json"):
+        shutil.copy(made / stages.REAL / name, ours / stages.REAL)
+    write_json(ours / stages.REAL / "planned.json", {})
+    child.plan(stages.REAL, settings)
+    child.move_plans(stages.REAL, stages.SYNTHETIC)
+    for name in (stages.REAL, stages.SYNTHETIC):
+        child.preprocess(name, settings)
+    assert made_files(made) == made_files(ours), "maps are brought by our trainer, when it begins"
+    for name in made_files(made):
+        if name.suffix == ".b2nd":
+            theirs, own = (blosc2.open(str(root / name))[:] for root in (made, ours))
+            np.testing.assert_array_equal(theirs, own)
+        elif name.suffix == ".json":
+            assert read_json(made / name) == read_json(ours / name)
+    assert read_json(made / stages.REAL / "splits_final.json") == own_splits(["c0", "c1", "c2"])
+
+
+def made_files(root: Path) -> set[Path]:
+    """Return what nnU-Net's commands leave in a folder of preprocessed datasets."""
+    found = {path.relative_to(root) for path in root.rglob("*") if path.is_file()}
+    return {path for path in found if path.name != "planned.json" and not path.parent.name.endswith("_confidence")}
+
+
 def test_the_printed_commands_train_both_stages(short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     from nnunetv2.training.logging.nnunet_logger import MetaLogger
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -69,18 +133,9 @@ def test_the_printed_commands_train_both_stages(short: Path, tmp_path: Path, mon
     monkeypatch.setattr(MetaLogger, "plot_progress_png", lambda self, folder: None)
     monkeypatch.setattr(nnUNetTrainer, "perform_actual_validation", lambda *_, **__: None)  # a minute of pools
     monkeypatch.setattr("torch.set_num_threads", lambda count: None)
-    run = tmp_path / "run"
     write_json(tmp_path / "plans.json", tiny.plans("elsewhere"))
     settings = NnunetTraining(plans=tmp_path / "plans.json", pretrain_epochs=1, finetune_epochs=1, processes=1)
-    for name, count in ((stages.SYNTHETIC, 2), (stages.REAL, 3)):
-        cases = tiny.dataset(tmp_path / name / "given", count, mapped=2 if name == stages.SYNTHETIC else 0)
-        export_nnunet(cases, run / "nnUNet_raw" / name)
-    stages.write_splits(run / "nnUNet_raw" / stages.REAL, ["c0", "c1", "c2"], [1])
-
-    pretraining = Request(
-        stage="pretrain", settings=settings, real=stages.REAL, dataset=stages.SYNTHETIC, folds=("all",),
-        weights=settings.confidence, device="cpu",
-    )  # fmt: skip
+    run, pretraining = exported(tmp_path), pretrained(settings)
     monkeypatch.setenv("nnUNet_n_proc_DA", "1")
     for line in commands(run, pretraining):
         _do(line, short, monkeypatch)
