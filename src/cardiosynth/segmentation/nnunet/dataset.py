@@ -1,6 +1,7 @@
 """nnU-Net's preprocessed cases, with word of their maps for whoever augments them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class ConfidenceDataset(nnUNetDatasetBlosc2):
         self.place.map = CaseMap(levels, self.weights, counts)
         return NotedImage(image, self.place), segmentation, None, {"class_locations": centers}
 
-    def _opened(self, identifier: str, folder: Path) -> tuple[Any, Any, dict[Any, np.ndarray]]:
+    def _opened(self, identifier: str, folder: Path) -> tuple[Any, Any, Mapping[Any, np.ndarray]]:
         """Return image, segmentation and centers; ours, of which little is read, where nnU-Net reads a whole file."""
         if not self._classes or self.weights.floor > 0:
             image, segmentation, _, properties = super().load_case(identifier)
@@ -60,11 +61,34 @@ class ConfidenceDataset(nnUNetDatasetBlosc2):
         kwargs: dict[str, Any] = {"mode": "r", "dparams": {"nthreads": 1}, **self.mmap_kwargs}
         names = (f"{identifier}.b2nd", f"{identifier}_seg.b2nd")
         image, segmentation = (blosc2.open(urlpath=str(folder / name), **kwargs) for name in names)
-        return image, segmentation, _read_centers(centers_file(folder, identifier), self._classes)
+        return image, segmentation, Centers(centers_file(folder, identifier), self._classes)
 
 
-def _read_centers(path: Path, classes: Sequence[Any]) -> dict[Any, np.ndarray]:
-    """Return the voxels of each class, which are read when they are looked at."""
-    stored = np.asarray(np.load(path, mmap_mode="r"))
-    parts = np.split(stored[len(classes) :], np.cumsum(stored[: len(classes), 0])[:-1])
-    return dict(zip(classes, parts, strict=True))
+class Centers(Mapping[Any, np.ndarray]):
+    """The voxels that patches may be centered on, by class; nnU-Net looks at those of a third of its patches.
+
+    Args:
+        path: see `centers_file`.
+        classes: in the file's order.
+    """
+
+    def __init__(self, path: Path, classes: Sequence[Any]):
+        self._path, self._classes = path, classes
+
+    @cached_property
+    def _parts(self) -> dict[Any, np.ndarray]:
+        stored, count = np.asarray(np.load(self._path, mmap_mode="r")), len(self._classes)
+        parts = np.split(stored[count:], np.cumsum(stored[:count, 0])[:-1])
+        return dict(zip(self._classes, parts, strict=True))
+
+    def __getitem__(self, label: Any) -> np.ndarray:
+        """Return the voxels of a class."""
+        return self._parts[label]
+
+    def __iter__(self) -> Iterator[Any]:
+        """Go through the classes."""
+        return iter(self._classes)
+
+    def __len__(self) -> int:
+        """Return how many classes there are."""
+        return len(self._classes)
