@@ -4,9 +4,10 @@
 to follow mask and template.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from cardiosynth.autoencoder.codec import Codec, LatentStatistics, load_codec, r
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError
+from cardiosynth.core.picture import Picture
 from cardiosynth.core.progress import say
 from cardiosynth.core.random import named_weights
 from cardiosynth.core.store import load_tensors
@@ -95,16 +97,13 @@ def train_diffusion(
     held_out = _held_out(cases, stage.watch)
     masks = None if stage.condition is None else CaseCache(cases, codec.scale)
     task = DiffusionTask(module, latents, objective, held_out, masks, ConditionDropout(mask=stage.drop_mask))
-    watches = [Watch(stage.watch.validate_every, lambda _: validation_loss(task, stage.training.precision))]
+    sheet = None
     if draw is not None:
-        trainee = Trainee(codec.with_statistics(latents.statistics), module, record)
-        count = stage.watch.sheet_cases
+        trainee, count = Trainee(codec.with_statistics(latents.statistics), module, record), stage.watch.sheet_cases
         sheet = partial(diffusion_sheet, trainee, draw, [cases[index] for index in range(min(len(cases), count))])
         if stage.condition is not None:
             sheet = partial(control_sheet, trainee, draw, own_rows(cases, held_out, count))
-        watches.append(sheet_watch(run / "diffusion", stage.watch, sheet))
-    folder, label = run / "diffusion", "train diffusion"
-    return fit(task, stage.training, folder, record, device=device, label=label, watches=watches)
+    return _fit(task, stage, run / "diffusion", record, device, sheet)
 
 
 def train_control(
@@ -162,12 +161,26 @@ def train_control(
     task = ControlTask(module, cache, latents, objective, **how, **given)
     record["typical_intensities"] = task.typical_intensities()
     record["body_added"] = _bodies_added(cache.cases, stage.condition)
-    watches = [Watch(stage.watch.validate_every, lambda _: validation_loss(task, stage.training.precision))]
+    sheet = None
     if draw is not None:
         trainee = Trainee(codec.with_statistics(latents.statistics), module, record)
         sheet = partial(control_sheet, trainee, draw, rows_of(task, cache, stage.watch.sheet_cases))
-        watches.append(sheet_watch(run / "control", stage.watch, sheet))
-    folder, label = run / "control", "train control"
+    return _fit(task, stage, run / "control", record, device, sheet)
+
+
+def _fit(
+    task: DiffusionTask | ControlTask,
+    stage: DiffusionStage | ControlStage,
+    folder: Path,
+    record: Mapping[str, Any],
+    device: str,
+    sheet: Callable[[], Picture] | None,
+) -> Path:
+    """Train, and look on the way at what is held out, and at samples where a sheet shows them."""
+    watches = [Watch(stage.watch.validate_every, lambda _: validation_loss(task, stage.training.precision))]
+    if sheet is not None:
+        watches.append(sheet_watch(folder, stage.watch, sheet))
+    label = f"train {folder.name}"
     return fit(task, stage.training, folder, record, device=device, label=label, watches=watches)
 
 

@@ -166,20 +166,28 @@ class Arm(Settings):
     values: dict[str, tuple[float | None, ...]]
 
 
-class ArmsFigure(_Shown):
-    """Several arms side by side: every case, and box plots where there are enough.
+class _Measured(_Shown):
+    """What figures of one measure have.
 
     Attributes:
         measure: what the values are, e.g. ``Dice``.
         unit: of the values, empty for plain numbers.
         better: which direction is better.
+    """
+
+    measure: str
+    unit: str = ""
+    better: Literal["higher", "lower"] = "higher"
+
+
+class ArmsFigure(_Measured):
+    """Several arms side by side: every case, and box plots where there are enough.
+
+    Attributes:
         arms: the arms, in the order to be shown.
     """
 
     kind: Literal["arms"] = "arms"
-    measure: str
-    unit: str = ""
-    better: Literal["higher", "lower"] = "higher"
     arms: tuple[Arm, ...] = pydantic.Field(min_length=1)
 
 
@@ -190,20 +198,14 @@ class BarGroup(Settings):
     values: dict[str, Estimate | Spread | float | None]
 
 
-class BarsFigure(_Shown):
+class BarsFigure(_Measured):
     """Groups of bars, one bar per arm (FCaS Fig. 6).
 
     Attributes:
-        measure: what the bars are, e.g. ``Dice``.
-        unit: of the values, empty for plain numbers.
-        better: which direction is better.
         groups: of bars, in the order to be shown.
     """
 
     kind: Literal["bars"] = "bars"
-    measure: str
-    unit: str = ""
-    better: Literal["higher", "lower"] = "higher"
     groups: tuple[BarGroup, ...] = pydantic.Field(min_length=1)
 
 
