@@ -34,7 +34,7 @@ METHOD = Method(
             LatentDiffusionStages(
                 autoencoder=ground.TINY_AUTOENCODER, diffusion=ground.TINY_STAGE,
                 control=_control(
-                    CONDITION.model_copy(update={"features": 8, "stem_channels": (16,)}), short_training(8, 2, 3e-3)
+                    CONDITION.model_copy(update={"features": 16, "stem_channels": (32,)}), short_training(9, 4, 3e-3)
                 ),
             ),
             ground.TINY_SAMPLER,

@@ -9,7 +9,7 @@ from cardiosynth.baselines.latent_diffusion import (
     CONCATENATED,
     LATENT_UNET,
     QUICKLY,
-    TINY_UNET,
+    TINY_LATENT_UNET,
     LatentDiffusion,
     short_training,
 )
@@ -60,7 +60,7 @@ METHOD = Method(
     "predict v, not noise",
     sizes={
         "tiny": LatentDiffusion(
-            _small(ground.TINY_AUTOENCODER, TINY_UNET, short_training(12, 4, 3e-3)),
+            _small(ground.TINY_AUTOENCODER, TINY_LATENT_UNET, short_training(12, 8, 3e-3)),
             ground.TINY_SAMPLER.model_copy(update=GUIDANCE),
         ),
         "demo": LatentDiffusion(

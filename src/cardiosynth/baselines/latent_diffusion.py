@@ -85,6 +85,9 @@ CONCATENATED = WHOLE_MASK.model_copy(update={"inject": "concatenate", "stem": "n
 TINY_UNET = DenoiserSettings(
     channels=(8, 16, 16), attention_levels=(False, False, False), num_head_channels=16, norm_num_groups=8
 )
+TINY_LATENT_UNET = DenoiserSettings(
+    channels=(32, 64), attention_levels=(False, False), num_head_channels=32, norm_num_groups=8
+)
 SMALL_UNET = DenoiserSettings(
     channels=(16, 32, 64, 64), attention_levels=(False, False, False, True), num_head_channels=32, norm_num_groups=8
 )

@@ -11,7 +11,7 @@ from cardiosynth.baselines.latent_diffusion import (
     LATENT_UNET,
     QUICKLY,
     SHORT,
-    TINY_UNET,
+    TINY_LATENT_UNET,
     WHOLE_MASK,
     LatentDiffusion,
     short_training,
@@ -78,8 +78,8 @@ METHOD = Method(
     sizes={
         "tiny": LatentDiffusion(
             _small(
-                TINY_UNET, small_autoencoder(3, 32, 6),
-                _control({"features": 8, "stem_channels": (16,)}, short_training(8, 1, 3e-3)), 4,
+                TINY_LATENT_UNET, small_autoencoder(3, 32, 6),
+                _control({"features": 16, "stem_channels": (32,)}, short_training(9, 2, 3e-3)), 5,
             ),
             PAPER_SAMPLER.model_copy(update={"steps": 8, "clamp": 5.0}),
         ),

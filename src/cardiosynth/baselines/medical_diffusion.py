@@ -13,7 +13,7 @@ from cardiosynth.baselines.latent_diffusion import (
     LATENT_UNET,
     QUICKLY,
     SHORT,
-    TINY_UNET,
+    TINY_LATENT_UNET,
     LatentDiffusion,
     short_training,
 )
@@ -91,7 +91,7 @@ METHOD = Method(
     sizes={
         "tiny": LatentDiffusion(
             _small(
-                _autoencoder(32, 2, 32, short_training(8, 2, 2e-3)), TINY_UNET, short_training(8, 2, 3e-3)
+                _autoencoder(32, 2, 32, short_training(8, 2, 2e-3)), TINY_LATENT_UNET, short_training(8, 2, 3e-3)
             ),
             PAPER_SAMPLER.model_copy(update={"steps": 8}),
         ),

@@ -11,7 +11,7 @@ from cardiosynth.baselines.latent_diffusion import (
     EVEN,
     LATENT_UNET,
     QUICKLY,
-    TINY_UNET,
+    TINY_LATENT_UNET,
     short_training,
     small_autoencoder,
 )
@@ -55,7 +55,7 @@ slices; its own are 10 000 times the work."""
 
 TINY_AUTOENCODER, DEMO_AUTOENCODER = small_autoencoder(2, 64, 6), small_autoencoder(2, 64, 1500)
 SMALL_STAGE = PAPER_STAGE.model_copy(update={"prediction": QUICKLY})
-TINY_STAGE = SMALL_STAGE.model_copy(update={"denoiser": TINY_UNET, "training": short_training(4, 4, 3e-3)})
+TINY_STAGE = SMALL_STAGE.model_copy(update={"denoiser": TINY_LATENT_UNET, "training": short_training(5, 4, 3e-3)})
 DEMO_STAGE = SMALL_STAGE.model_copy(update={"denoiser": LATENT_UNET, "training": short_training(2000, 8, 1e-3)})
 
 PAPER_SAMPLER = SamplerSettings(solver="ddim", steps=50, spacing="time", confidence=None)

@@ -38,7 +38,7 @@ METHOD = Method(
         "tiny": LatentDiffusion(
             LatentDiffusionStages(
                 autoencoder=ground.TINY_AUTOENCODER, diffusion=ground.TINY_STAGE,
-                control=_control(8, (16,), short_training(8, 2, 3e-3)),
+                control=_control(32, (32,), short_training(9, 4, 3e-3)),
             ),
             ground.TINY_SAMPLER,
         ),
