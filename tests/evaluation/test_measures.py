@@ -29,6 +29,15 @@ def test_without_an_image_or_a_voxel_size_the_rest_is_still_measured(heart):
     assert all(math.isnan(v) for v in (found.mean, found.sd, found.contrast, found.volume_ml))
 
 
+def test_tunnels_and_cavities_are_counted_in_targets(heart):
+    mask = heart("a").required_mask().copy()
+    mask[0, 6, 6, 4:10] = mask[0, 8, 8, 6] = 0  # through the ventricle, and inside it
+    found = measure_case(heart("a", mask=mask), NAMES).structures
+    assert (found["left_ventricle"].tunnels, found["left_ventricle"].cavities) == (1, 1)
+    assert (found["coronary_artery"].tunnels, found["coronary_artery"].cavities) == (0, 0)
+    assert math.isnan(found["spine"].tunnels)
+
+
 def test_confidence_inside_and_outside(synthetic):
     found = measure_case(synthetic("a", "b"), NAMES)
     assert (found.confidence_inside, found.confidence_outside) == pytest.approx((0.8, 0.2))

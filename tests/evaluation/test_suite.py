@@ -68,8 +68,8 @@ def test_deformed_masks_are_not_paired(synthetic, real, tmp_path: Path):
     assert all(find_partner(case, real) is None for case in made)
     results = evaluate(real, made)
     assert titles(results) == [
-        "Contrast kept", "Intensity per structure", "Shape of the masks", "Continuity across slices", "Confidence",
-        "Diversity",
+        "Contrast kept", "Intensity per structure", "Shape of the masks", "Topology of the masks",
+        "Continuity across slices", "Confidence", "Diversity",
     ]  # fmt: skip
     assert any("not measured" in note for note in results.notes)
     assert not any(figure.paired for figure in results.figures if isinstance(figure, CaseFigure))

@@ -24,7 +24,7 @@ from cardiosynth.metrics.fidelity import (
     structure_contrast,
 )
 from cardiosynth.metrics.multiscale import ms_ssim
-from cardiosynth.metrics.topology import components
+from cardiosynth.metrics.topology import betti_numbers, components
 from cardiosynth.metrics.uncertainty import sparsification_curve
 
 NAN = float("nan")
@@ -43,6 +43,8 @@ class StructureMeasures:
         contrast: ``mean`` minus that of the shell of 2 voxels around it; targets only.
         pieces: number of connected pieces.
         largest: share of the largest piece, in (0, 1].
+        tunnels: number of tunnels through it (Betti number 1); targets of volumes only.
+        cavities: number of cavities that it encloses, in a slice of holes; targets only.
         volume_ml: in mL.
         confidence: mean confidence inside, in [0, 1].
     """
@@ -52,6 +54,8 @@ class StructureMeasures:
     contrast: float = NAN
     pieces: int
     largest: float
+    tunnels: float = NAN
+    cavities: float = NAN
     volume_ml: float = NAN
     confidence: float = NAN
 
@@ -193,9 +197,16 @@ def _measure_structure(case: Case, label: Label) -> StructureMeasures:
         contrast = structure_contrast(case.image[0], mask, label.code) if label.role == "target" else NAN
     return StructureMeasures(
         mean=mean, sd=sd, contrast=contrast, pieces=len(sizes), largest=float(sizes[0] / sizes.sum()),
-        volume_ml=_volume_ml(case, int(sizes.sum())),
+        **(_openings(inside) if label.role == "target" else {}), volume_ml=_volume_ml(case, int(sizes.sum())),
         confidence=NAN if case.confidence is None else _mean(case.confidence[0][inside]),
     )  # fmt: skip
+
+
+def _openings(inside: Bool[np.ndarray, "*grid"]) -> dict[str, float]:
+    """Return the Betti numbers but the first, by what they count; ``inside`` is not empty."""
+    box = ndimage.find_objects(inside.astype(np.uint8))[0]
+    _, *tunnels, cavities = betti_numbers(inside[box])
+    return {"tunnels": float(tunnels[0]) if tunnels else NAN, "cavities": float(cavities)}
 
 
 def _volume_ml(case: Case, voxels: int) -> float:

@@ -42,6 +42,7 @@ from cardiosynth.evaluation.tables import (
     intensity_table,
     shape_table,
     similarity_table,
+    topology_table,
 )
 
 Reconstruct = Callable[[Case], np.ndarray]
@@ -233,7 +234,7 @@ def _tables(found: Measured) -> tuple[Table, ...]:
         return () if table is None else (table,)
     tables = (
         similarity_table(found), contrast_table(found), intensity_table(found), shape_table(found),
-        continuity_table(found), confidence_table(found),
+        topology_table(found), continuity_table(found), confidence_table(found),
     )  # fmt: skip
     return tuple(table for table in tables if table is not None)
 

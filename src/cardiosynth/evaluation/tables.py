@@ -150,6 +150,25 @@ def shape_table(found: Measured) -> Table:
     return Table(title="Shape of the masks", protocol=protocol, columns=columns, rows=tuple(rows))
 
 
+def topology_table(found: Measured) -> Table:
+    """Return the Betti numbers of the targets in the masks; pieces are in :func:`shape_table` too."""
+    readers: dict[str, Callable[[StructureMeasures], float]] = {
+        "pieces": lambda s: float(s.pieces), "tunnels": lambda s: s.tunnels, "cavities": lambda s: s.cavities,
+    }  # fmt: skip
+    kinds = {"real": found.real, "synthetic": found.synthetic}
+    columns = [Column(title=f"{name}, {kind}", digits=1) for name in readers for kind in kinds]
+    rows = tuple(
+        (title, *(_over(cases, name, read) for read in readers.values() for cases in kinds.values()))
+        for name, title in _shown(found, targets_only=True)
+    )
+    protocol = (
+        f"Betti numbers of the masks, as they are; {found.counts} Voxels are connected by faces, edges or corners; a "
+        "tunnel runs from side to side, a cavity is enclosed (in a slice, a hole). " + MEAN_SD
+    )
+    columns = (Column(title="structure"), *columns)
+    return Table(title="Topology of the masks", protocol=protocol, columns=columns, rows=rows)
+
+
 def continuity_table(found: Measured) -> Table | None:
     """Return how much neighboring slices differ along each axis; None for slices, which have no neighbors."""
     if any(len(case.steps) != 3 for case in (*found.real, *found.synthetic)):
