@@ -96,6 +96,16 @@ def test_only_the_best_is_marked_and_the_mark_is_explained(folder, results):
     assert "Bold" not in render_report(results.model_copy(update={"tables": (plain,)}), folder)
 
 
+def test_words_stand_to_the_left_and_wide_tables_are_set_smaller(folder, results):
+    columns = tuple(Column(title=title) for title in ("images", "verdict", *"abcdef"))
+    wide = Table(title="Wide", protocol="", columns=columns, rows=(("a", "as chance", *(1.0,) * 6),))
+    page = render_report(results.model_copy(update={"tables": (wide, results.tables[0])}), folder)
+    assert page.count('<table class="many">') == 1
+    assert '<th scope="col" class="text">verdict' in page
+    assert '<td class="text">as chance</td>' in page
+    assert '<td class="value">1.00</td>' in page
+
+
 def test_every_figure_and_table_shows_its_command(folder, results):
     own = results.tables[0].model_copy(update={"command": "cardiosynth other"})
     page = render_report(results.model_copy(update={"tables": (own,)}), folder)

@@ -28,6 +28,8 @@ MARKERS = "osD^vPX*"
 DASHES = ("-", "--", "-.", ":")
 INK, SOFT, LINE = "#1d2733", "#5b6875", "#e6eaee"
 WIDTH_IN = 8.6
+MANY_POINTS = 100
+"""Of one group; more are drawn smaller."""
 ENOUGH_FOR_A_BOX = 5
 """Values; quartiles of fewer tell nothing that the values do not."""
 
@@ -153,7 +155,9 @@ def _points(figure: PointsFigure) -> Drawing:
     for index, group in enumerate(figure.groups):
         xy = np.array(group.points, np.float64).reshape(-1, 2)
         marker = MARKERS[index % len(MARKERS)]
-        axes.plot(xy[:, 0], xy[:, 1], marker, color=_color(index), alpha=0.6, markersize=4, markeredgewidth=0)
+        size = 4 if len(xy) > MANY_POINTS else 6.5
+        axes.plot(xy[:, 0], xy[:, 1], marker, color=_color(index), alpha=0.7, markersize=size, markeredgecolor="white",
+                  markeredgewidth=0.4)  # fmt: skip
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xticks([])
     axes.set_yticks([])
