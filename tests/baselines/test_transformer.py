@@ -60,6 +60,17 @@ def test_the_cache_gives_what_the_whole_gives(condition):
     torch.testing.assert_close(torch.stack([first, *rest], 1), made(codes, condition), rtol=1e-5, atol=1e-5)
 
 
+def test_under_bfloat16_the_cache_is_as_close_as_the_whole():
+    made, codes, condition = network(3), sequence(), told()
+    exact = made(codes, condition)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        first, cache = made.begin(2, condition)
+        rest = [made.follow(codes[:, place - 1], place, cache) for place in range(1, 6)]
+    rough = torch.stack([first, *rest], 1)
+    assert rough.dtype == torch.float32
+    assert float((rough - exact).abs().max()) < 0.05 * float(exact.detach().abs().max())
+
+
 def grammar(count: int, rng: torch.Generator):
     """Return sequences (count, 8) of 4 codes: any first, then the same or the next with equal chance."""
     first = torch.randint(4, (count, 1), generator=rng)

@@ -146,7 +146,7 @@ class TokenGenerator:
         if self._model is None:
             raise InputError("this generator is not trained; call fit(cases, run) first.")
         window = self._model.codec.window_of(template)
-        with torch.autocast(self.device, torch.bfloat16, enabled=self._uses_bfloat16):
+        with self._autocast():
             latent = self._latent(self._model, mask, generator(seed, "sampling", mask.case_id))
             image = self._model.codec.decode(latent, window)
         facts = {"checkpoints": self._model.fingerprints, "sampler": self.stages.draw.model_dump(mode="json")}
@@ -158,9 +158,9 @@ class TokenGenerator:
         """Return the function that builds the generator of a method's size."""
         return lambda terms: cls(stages.under(terms), terms.intensity, terms.device)
 
-    @property
-    def _uses_bfloat16(self) -> bool:
-        return uses_bfloat16(self.stages.draw.precision, torch.device(self.device))
+    def _autocast(self) -> torch.autocast:
+        device = torch.device(self.device)
+        return torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(self.stages.draw.precision, device))
 
     def _latent(self, model: TokenModel, mask: Case, rng: torch.Generator) -> Float[Tensor, "c *latent"]:
         """Return the code of every latent voxel of one case."""
