@@ -34,12 +34,16 @@ sys.path.insert(0, sys.argv[1])
 import torch
 from cardiosynth.diffusion.process import VariancePreserving
 from diffusion.test_task import (
-    DiffusionTask, FakeLatents, Objective, ObjectiveSettings, RectifiedFlow, control_task, generators, network,
+    CARDIAC_CT, DENOISER, ConditionSettings, DiffusionTask, FakeLatents, Objective, ObjectiveSettings, RectifiedFlow,
+    TemplateUNet, cache, control_task, generators, network,
 )
 flow, ddpm = (RectifiedFlow(), "flow", ObjectiveSettings()), (VariancePreserving(), "epsilon", ObjectiveSettings())
 told = Objective(*flow, spacings_mm={index: torch.ones(3) for index in range(4)})
+spade = ConditionSettings(kind="mask", encoding="one_hot", inject="spade", stem="area", features=4)
+of_masks = TemplateUNet(2, 4, 3, DENOISER, spade, CARDIAC_CT)
 tasks = [
     DiffusionTask(network(spacing_input=True), FakeLatents(), told), control_task("both", objective=Objective(*ddpm)),
+    DiffusionTask(of_masks, FakeLatents(), Objective(*ddpm), cases=cache()),
 ]
 found = []
 for task in tasks:
@@ -71,7 +75,9 @@ def test_a_compiled_run_is_the_run_and_what_cannot_be_compiled_is_refused(tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.compile
-def test_losses_of_both_diffusion_stages_are_one_graph(tmp_path):
+def test_losses_of_both_diffusion_stages_and_of_fqcdms_are_one_graph(tmp_path):
     run(ONE_GRAPH, tmp_path)
-    for plain, compiled in json.loads((tmp_path / "found").read_text()):
+    found = json.loads((tmp_path / "found").read_text())
+    assert len(found) == 3
+    for plain, compiled in found:
         assert compiled == pytest.approx(plain, rel=1e-5)
