@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
@@ -123,17 +122,26 @@ class PatchMap:
 
     def __getitem__(self, asked: Sequence[slice]) -> UInt8[Tensor, "1 *part"]:
         """Return a part of the map."""
-        windows, more = [], []
+        windows, inside, sizes = [], [], []
         asked = (*(slice(None),) * self._flat, *asked[1:])
         for part, window, (before, after) in zip(asked, self._window, self._padding, strict=True):
             size = window.stop - window.start + before + after
             first, last, _ = part.indices(size)
-            begin, end = (min(max(n, before), size - after) for n in (first, last))
+            begin, end = max(first, before), max(min(last, size - after), before)
             windows.append(slice(window.start + begin - before, window.start + end - before))
-            more = [begin - first, last - end, *more]
-        read = self._source[tuple(windows)]
-        read = F.pad(read, more) if any(more) else read
-        return read[:, 0] if self._flat else read
+            inside.append(slice(begin - first, end - first))
+            sizes.append(last - first)
+        found = self._filled(windows, inside, sizes)
+        return found[:, 0] if self._flat else found
+
+    def _filled(self, windows: list[slice], inside: list[slice], sizes: list[int]) -> UInt8[Tensor, "1 x y z"]:
+        """Return what lies in the case, filled up with trust."""
+        if [part.stop - part.start for part in windows] == sizes:
+            return self._source[tuple(windows)]
+        found = torch.zeros((1, *sizes), dtype=torch.uint8)
+        if all(part.start < part.stop for part in windows):
+            found[(slice(None), *inside)] = self._source[tuple(windows)]
+        return found
 
 
 def sampled(
