@@ -1,5 +1,6 @@
 """The comparison of methods: who is compared with what budget, a user's method end to end, and what tables mark."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from cardiosynth.baselines.method import Method
 from cardiosynth.core.errors import InputError
+from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.core.store import read_json
 from cardiosynth.data.dataset import read_dataset
 from cardiosynth.experiments.peer_columns import Row
@@ -60,6 +62,31 @@ def test_the_budget_that_is_spent_first_ends_a_training():
     assert Budget(steps=60, seconds=50).affordable(0.5) == 60
     assert Budget(steps=600, seconds=50).affordable(0.5) == 100
     assert Budget().affordable(0.5) is None
+
+
+def test_seconds_become_steps_by_a_trial_whose_beginning_does_not_count(tmp_path, monkeypatch):
+    class Burns:
+        def __init__(self, terms):
+            self.steps = terms.steps
+
+        def fit(self, cases, run):
+            end = time.process_time() + 0.1 + 0.005 * self.steps
+            while time.process_time() < end:
+                pass
+
+        def generate(self, mask, template, seed):
+            raise AssertionError("nothing is asked of it")
+
+    plan = PLAN.model_copy(update={"steps": 500, "seconds": 1.0, "size": "tiny"})
+    cases = PeerCases(tmp_path, plan)
+    cases.__dict__.update(shape=(8, 8, 8), scale=IntensityScale())
+    monkeypatch.setattr(PeerCases, "training", lambda self, surroundings: None)
+    (arm,) = arms(tmp_path, plan, cases, "cpu", str)
+    arm.__dict__["of"] = Method("burns", "Burns", "nobody", 3, True, "nothing", {"tiny": Burns})
+    assert [task.name for task in arm.images.tasks] == ["try fcas", "train fcas-0", "make fcas-0"]
+    arm.images.tasks[0].work()
+    assert arm.steps is not None
+    assert 180 <= arm.steps <= 200
 
 
 def test_those_told_of_the_mask_alone_come_with_surroundings_and_without(tmp_path):
