@@ -37,7 +37,10 @@ def assert_one_sentence(result: Ended, *parts: str) -> None:
         assert part in result.stderr, result.stderr
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["generate", "--help"], ["segment", "--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["train", "--help"], ["generate", "--help"], ["segment", "--help"], ["experiment"]],
+)
 def test_help_loads_neither_torch_nor_monai(words: list[str]):
     code = (
         "import sys\nfrom cardiosynth.cli import main\n"
@@ -137,6 +140,12 @@ def test_a_setting_written_as_1e_minus_5_is_a_number(tmp_path: Path):
         (["segment", "medsam", "--test", "t", "--out", "o", "--folds", "2"], "leave the folds out"),
         (["segment", "medsam", "--test", "t", "--out", "o", "--pretrain-share", "1"], "leaves a stage empty"),
         (["doctor", "--recipe", "fcas/tiny", "--gpu-mem", "0"], "--gpu-mem 0"),
+        (["experiment", "mask", "o"], "did you mean 'masks'"),
+        (["experiment", "masks"], "cardiosynth experiment masks OUT"),
+        (["experiment", "masks", "o", "--scale", "tinny"], "did you mean 'tiny'"),
+        (["experiment", "masks", "o", "--scale", "tiny", "--seeds", "2"], "does not take --seeds"),
+        (["experiment", "fcas-table2", "o", "--scale", "paper"], "make it by cardiosynth prepare mmwhs_ct"),
+        (["experiment", "fcas-table2", "o", "--data", "real"], "fcas-table2: real cases need a generator"),
         (["doctor", "--recipe", "fcas/tiny", "--gpu-tflops", "-1"], "--gpu-tflops -1"),
     ],
 )

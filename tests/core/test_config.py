@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pydantic
 import pytest
 import yaml
 
@@ -75,3 +76,19 @@ def test_settings_are_frozen_and_refuse_unknown_keys():
         parse_settings(Stage, {"more": 1}, "from the file")
     with pytest.raises(Exception, match="frozen"):
         Stage().steps = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_values_that_do_not_fit_each_other_are_named_by_the_sentence_alone():
+    class Both(Settings):
+        low: int = 0
+        high: int = 1
+
+        @pydantic.model_validator(mode="after")
+        def _ordered(self) -> "Both":
+            if self.low > self.high:
+                raise ValueError("low must not be above high")
+            return self
+
+    with pytest.raises(InputError) as caught:
+        parse_settings(Both, {"low": 2}, "the plan")
+    assert str(caught.value) == "the plan: low must not be above high."

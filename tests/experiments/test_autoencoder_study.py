@@ -7,7 +7,9 @@ import pytest
 
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.store import read_json, read_rows
+from cardiosynth.evaluation.results import GalleryFigure, ProjectionFigure, spread
 from cardiosynth.experiments.autoencoder_study import Cell, StudyPlan, autoencoder_stage, run_study, table
+from cardiosynth.report.figures import Library
 
 PLAN = StudyPlan(
     grids={5.0: 24}, training=2, protocols=2, held_out=2, steps=2, warmup_steps=1, segmenter_steps=2, crop=24
@@ -16,17 +18,26 @@ PLAN = StudyPlan(
 
 @pytest.mark.slow
 def test_cells_are_done_once_and_the_table_has_what_there_is(tmp_path: Path):
-    one = run_study(tmp_path, PLAN, only=["5mm-2x"]).read_text()
-    assert one.count("5 mm |") == 1
-    everything = run_study(tmp_path, PLAN).read_text()
-    assert everything.count("5 mm |") == 4
-    assert one.splitlines()[-1] in everything.splitlines()
+    one = run_study(tmp_path, PLAN, only=["5mm-2x"])
+    assert [row[0] for row in one.tables[0].rows] == ["5 mm, 2x"]
+    everything = run_study(tmp_path, PLAN)
+    assert [row[:2] for row in everything.tables[0].rows] == [
+        ("5 mm, 4x", "no"), ("5 mm, 4x", "yes"), ("5 mm, 2x", "no"), ("5 mm, 2x", "yes")
+    ]  # fmt: skip
+    assert one.tables[0].rows[0] in everything.tables[0].rows
     steps = [row["step"] for row in read_rows(tmp_path / "steps.jsonl")]
     assert len(steps) == len(set(steps)) == 6
-    rows = read_json(tmp_path / "results.json")
-    assert [row["latent_values"] for row in rows] == [4 * 6**3] * 2 + [4 * 12**3] * 2
+    rows = [read_json(file) for file in sorted((tmp_path / "cells").glob("*.json"))]
+    assert sorted(row["latent_values"] for row in rows) == [4 * 6**3] * 2 + [4 * 12**3] * 2
     assert all(len(row[key]) == 2 for row in rows for key in ("psnr_heart_db", "contrast_kept", "cl_dice", "dice"))
-    assert len(list((tmp_path / "cells").glob("*.png"))) == 4
+    gallery, vessels = everything.figures
+    assert isinstance(gallery, GalleryFigure)
+    assert isinstance(vessels, ProjectionFigure)
+    library = Library(tmp_path)
+    shown = [library.case(tile.case) for tile in gallery.rows[0] if tile]
+    assert [case.origin for case in shown] == ["phantom"] + 4 * ["synthetic"]
+    assert vessels.cases[0][0] == "5 mm, original"
+    assert {library.case(place).labels.named("coronary_artery").role for _, place in vessels.cases} == {"target"}
 
 
 def test_cells_differ_in_nothing_but_their_name():
@@ -48,15 +59,16 @@ def test_a_cell_that_is_not_in_the_plan_is_refused(tmp_path: Path):
     assert not (tmp_path / "study").exists()
 
 
-def test_the_table_gives_mean_and_spread_over_cases_and_a_dash_where_nothing_is_known():
+def test_the_table_gives_mean_and_spread_over_cases_and_nothing_where_nothing_is_known():
     row = {
         "spacing_mm": 0.8, "compression": 2, "adversarial": True, "psnr_heart_db": [30.0, 32.0],
         "psnr_coronary_db": [20.0, 20.0], "contrast_kept": [0.5, None], "cl_dice": [0.25, 0.75],
         "dice": [np.nan, np.nan], "cl_dice_originals": [1.0, 1.0], "dice_originals": [1.0, 1.0],
         "latent_values": 442368, "cpu_s": 99.6,
     }  # fmt: skip
-    line = table([row]).splitlines()[-1]
-    assert line == (
-        "| 0.8 mm | 2x | yes | 31.0 ± 1.0 dB | 20.0 ± 0.0 dB | 0.50 ± 0.00 | 0.50 ± 0.25, 1.00 ± 0.00 "
-        "| -, 1.00 ± 0.00 | 442 k | 100 |"
-    )
+    cells = table([row], "One phantom.").rows[0]
+    assert cells[:2] == ("0.8 mm, 2x", "yes")
+    assert cells[2] == spread([30.0, 32.0])
+    assert cells[4] == spread([0.5])
+    assert cells[7] is None
+    assert cells[9:] == (442368, 99.6)

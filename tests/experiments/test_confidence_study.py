@@ -9,9 +9,11 @@ from diffusion.small import AUTOENCODER, CONTROL, DIFFUSION, case, dataset
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.labels import CARDIAC_CT, label_table
 from cardiosynth.core.store import read_rows
+from cardiosynth.evaluation.results import Estimate, GalleryFigure
 from cardiosynth.experiments.confidence_study import MAPS, ConfidencePlan, run_study, wrong_labels
-from cardiosynth.experiments.confidence_tables import added_flops, region_table, tables
+from cardiosynth.experiments.confidence_tables import added_flops, region_table
 from cardiosynth.recipes.fcas import TINY
+from cardiosynth.report.figures import Library
 from cardiosynth.sampling.generator import LatentDiffusionGenerator, LatentDiffusionStages
 from cardiosynth.segmentation.predict import load_segmenter
 from cardiosynth.segmentation.task import train_segmenter
@@ -30,12 +32,12 @@ def made_up_row(ahead: float) -> dict:
 
 def test_a_map_stands_beside_the_gradient_with_the_interval_of_their_difference():
     rows = [[made_up_row(0.25), made_up_row(0.25)], [made_up_row(0.25), made_up_row(0.25)]]
-    head, _, own, edges = region_table(rows, "heart").splitlines()
-    assert head.count("|") == own.count("|") == edges.count("|")
-    assert "| latent | 0.500 (0.500 to 0.500) | 0.125 (0.125 to 0.125) |" in own
-    assert own.endswith("| +0.250 (+0.250 to +0.250) | +0.000 (+0.000 to +0.000) | 2.0 |")
-    assert edges.endswith("| - | - | 0 |")
-    assert "2 seeds, 2 cases each" in tables(rows)
+    own, edges = region_table(rows, "heart", "In the heart", "Said.").rows
+    certain = [Estimate(value=x, low=x, high=x) for x in (0.5, 0.125, 0.25, 0.0)]
+    assert own[:3] == ("latent", *certain[:2])
+    assert own[-3:] == (*certain[2:], 2.0)
+    assert edges[-3:] == (None, None, 0.0)
+    assert edges[2] is None, "the gradient beside itself"
 
 
 def test_costs_follow_from_each_other():
@@ -66,11 +68,23 @@ def test_the_study_is_done_once_and_judges_every_map_on_the_same_images(tmp_path
     train_segmenter(list(data), tmp_path / "judge", QUICK, TINY.intensity)
     paths = {"runs": (str(run),), "templates": str(data.root), "judge": str(tmp_path / "judge")}
     plan = ConfidencePlan(**paths, first=1, cases=2, seeds=(0, 1), maps=("latent", "decoded, moved masks"))
-    text = run_study(tmp_path / "out", plan).read_text()
-    for name in (*plan.maps, "gradient", "mask's borders", "constant"):
-        assert text.count(f"| {name} |") >= 3
-    assert (tmp_path / "out" / "example.png").exists()
-    assert run_study(tmp_path / "out", plan).read_text() == text
-    assert [row["step"] for row in read_rows(tmp_path / "out" / "steps.jsonl")] == ["cases"]
+    found = run_study(tmp_path / "out", plan)
+    for table in found.tables[:3]:
+        names = [row[0] for row in table.rows]
+        assert names == [*plan.maps, "gradient", "gradient, one voxel", "mask's borders", "constant"]
+    gallery = found.figures[0]
+    assert isinstance(gallery, GalleryFigure)
+    library = Library(tmp_path / "out")
+    shown = [library.case(tile.case) for row in gallery.rows for tile in row if tile]
+    assert [case.origin for case in shown[1:]] == 3 * ["synthetic"]
+    assert not np.array_equal(shown[2].confidence, shown[3].confidence)
+    assert run_study(tmp_path / "out", plan) == found
+    steps = [row["step"] for row in read_rows(tmp_path / "out" / "steps.jsonl")]
+    assert steps == ["judge images of seed 0", "judge images of seed 1"]
     with pytest.raises(InputError, match="did you mean 'latent'"):
         run_study(tmp_path / "else", plan.model_copy(update={"maps": ("latents",)}))
+
+
+def test_test_cases_of_ones_own_need_a_judge():
+    with pytest.raises(ValueError, match="--set judge=RUN"):
+        ConfidencePlan(runs=("run",), templates="test")

@@ -4,12 +4,14 @@ import numpy as np
 import pydantic
 import pytest
 
+from cardiosynth.cli import main
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.store import read_json, read_rows
 from cardiosynth.data.dataset import read_dataset
-from cardiosynth.experiments.fqcdm_strategies import StrategyPlan, main, run_study, slice_dice, some
+from cardiosynth.evaluation.results import BarsFigure, CurvesFigure, Estimate, read_results
+from cardiosynth.experiments.fqcdm_strategies import StrategyPlan, StrategyStudy, slice_dice, some
 from cardiosynth.experiments.strategies import STRATEGIES, TABLE_4, Arm, Strategy
-from cardiosynth.experiments.strategy_tables import difference, tables
+from cardiosynth.experiments.strategy_tables import difference, strategy_results
 
 from .slices import real_slices, synthetic_slices
 
@@ -37,7 +39,8 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StrategyPlan:
 
 def test_every_arm_is_trained_with_as_many_steps_and_judged_on_the_test_patients(tmp_path: Path, plan: StrategyPlan):
     out = tmp_path / "out"
-    run_study(out, plan, ["real-unet-0", "both-augmented-unet-0", "painted-unet-0", "alone-unet-0"])
+    only = ["real-unet-0", "both-augmented-unet-0", "painted-unet-0", "alone-unet-0"]
+    shown = StrategyStudy(out, plan).run(only)
     steps = {}
     for record in out.glob("runs/*/*/step-*/record.json"):
         steps[record.parents[2].name, record.parents[1].name] = read_json(record)["training"]["steps"]
@@ -54,9 +57,10 @@ def test_every_arm_is_trained_with_as_many_steps_and_judged_on_the_test_patients
     assert [row["case"] for row in found["volumes"]] == ["p3_ED", "p4_ED"]
     assert len(found["slices"]) == 6
     assert {row["patient"] for row in found["slices"]} == {"p3", "p4"}
-    text = (out / "table.md").read_text()
-    assert "| both-augmented | real |" in text
-    assert "83.46" in text
+    arms, differences = shown.tables
+    assert [row[0] for row in arms.rows] == ["real", "both-augmented", "painted", "alone"]
+    assert [row[-1] for row in arms.rows] == [83.46, None, None, None]
+    assert [row[:2] for row in differences.rows] == [("both-augmented", "real"), ("painted", "real")]
 
 
 @pytest.mark.slow
@@ -64,11 +68,11 @@ def test_a_cell_that_is_done_is_not_done_again_and_cells_do_not_depend_on_each_o
     tmp_path: Path, plan: StrategyPlan
 ):
     out = tmp_path / "out"
-    run_study(out, plan, ["alone-unet-1"])
+    StrategyStudy(out, plan).run(["alone-unet-1"])
     done = read_rows(out / "steps.jsonl")
-    run_study(out, plan, ["alone-unet-1"])
+    StrategyStudy(out, plan).run(["alone-unet-1"])
     assert read_rows(out / "steps.jsonl") == done
-    run_study(tmp_path / "other", plan, ["real-unet-1", "alone-unet-1"])
+    StrategyStudy(tmp_path / "other", plan).run(["real-unet-1", "alone-unet-1"])
     files = [x / "measures" / "alone-unet-1.json" for x in (out, tmp_path / "other")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
@@ -77,7 +81,6 @@ def test_a_cell_that_is_done_is_not_done_again_and_cells_do_not_depend_on_each_o
     ("change", "only", "message"),
     [
         ({}, ["reel"], "--only reel.*did you mean 'real'"),
-        ({"synthetic": None}, ["alone"], "give --synthetic a dataset"),
         ({"synthetic": "few"}, ["both-augmented"], "has 2 slices and 6 are wanted"),
         ({"synthetic": "leak"}, ["alone"], "synthetic-0 was made from p3_ED_slice000, a test patient"),
     ],
@@ -85,16 +88,29 @@ def test_a_cell_that_is_done_is_not_done_again_and_cells_do_not_depend_on_each_o
 def test_what_cannot_be_done_is_refused(change: dict, only: list, message: str, tmp_path: Path, plan: StrategyPlan):
     synthetic_slices(tmp_path / "few", count=2)
     synthetic_slices(tmp_path / "leak", "p3")
-    change = {key: value and str(tmp_path / value) for key, value in change.items()}
+    change = {key: str(tmp_path / value) for key, value in change.items()}
     with pytest.raises(InputError, match=message):
-        run_study(tmp_path / "out", plan.model_copy(update=change), only)
+        StrategyStudy(tmp_path / "out", plan.model_copy(update=change)).run(only)
 
 
-def test_an_unknown_strategy_is_refused(tmp_path: Path):
+@pytest.mark.slow
+def test_from_nothing_slices_are_drawn_a_generator_trained_and_a_curve_shown(tmp_path: Path):
+    words = ["experiment", "fqcdm-figure4", str(tmp_path), "--scale", "tiny"]
+    words += ["--set", "patients=10", "--only", "real-100-synthetic-10", "real-100"]
+    main(words)
+    found = read_results(tmp_path / "results.json")
+    names = ["draw slices", "train autoencoder", "train diffusion", "make slices"]
+    assert [stage.name for stage in found.stages if not stage.name.endswith("-0")] == names
+    assert [row[0] for row in found.tables[0].rows] == ["real-100", "real-100-synthetic-10"]
+    assert isinstance(found.figures[0], CurvesFigure)
+    before = read_rows(tmp_path / "steps.jsonl")
+    main(words)
+    assert read_rows(tmp_path / "steps.jsonl") == before
+
+
+def test_an_unknown_strategy_is_refused():
     with pytest.raises(pydantic.ValidationError, match="did you mean 'table-4'"):
         StrategyPlan(data="real", strategies=("table-5",))
-    with pytest.raises(InputError, match="table-5"):
-        main(tmp_path, data=tmp_path, strategies=["table-5"])
 
 
 def test_fewer_slices_are_among_more_whatever_their_order(tmp_path: Path):
@@ -103,6 +119,12 @@ def test_fewer_slices_are_among_more_whatever_their_order(tmp_path: Path):
     assert more[:3] == few
     assert some(slices.subset(slices.case_ids[::-1]), 7).case_ids == more
     assert len({name[:2] for name in more}) > 2
+
+
+def test_fewer_slices_of_every_arm_are_two_at_least():
+    arm = Arm(name="a", real=None, synthetic=100, painted=0)
+    assert (arm.scaled(0.5).synthetic, arm.scaled(0.001).synthetic, arm.scaled(0.5).painted) == (50, 2, 0)
+    assert arm.scaled(0.5).real is None
 
 
 def test_the_published_arms_have_a_published_number_and_every_pair_its_arms():
@@ -133,9 +155,29 @@ def test_differences_are_paired_and_patients_counted_once():
     interval, p = difference(rows(baseline + 0.02), rows(baseline))
     assert tuple(interval) == pytest.approx((0.02, 0.02, 0.02))
     assert p == pytest.approx(2 / 2**6), "six patients, all of one sign: exact"
-    text = tables({"small": SMALL}, {"unet": {"real": rows(baseline), "painted": rows(baseline + 0.02)}}, 4)
-    assert "| painted | real | +0.0200 [+0.0200, +0.0200] | 0.0312 |" in text
-    assert "| real | 2 |" in text
+    arms = {"real": rows(baseline), "painted": rows(baseline + 0.02)}
+    arms_table, differences = strategy_results({"small": SMALL}, {"unet": arms}, 4, "six patients").tables
+    assert arms_table.rows[0][:2] == ("real", 2)
+    assert arms_table.best == ((1, 2),), "painted is better in all six patients"
+    cell = differences.rows[0][2]
+    assert isinstance(cell, Estimate)
+    assert differences.rows[0][:2] == ("painted", "real")
+    assert (cell.value, cell.low, cell.high) == pytest.approx((0.02, 0.02, 0.02))
+    assert differences.rows[0][3] == "0.0312"
+
+
+def test_arms_that_differ_in_a_number_are_a_curve_and_others_are_bars():
+    arms = {arm.name: rows(np.full((2, 4), 0.5)) for name in ("figure-6", "table-4") for arm in STRATEGIES[name].arms}
+    found = strategy_results({n: STRATEGIES[n] for n in ("figure-6", "table-4")}, {"unet": arms}, 4, "two patients")
+    curves, bars = found.figures
+    assert isinstance(curves, CurvesFigure)
+    assert isinstance(bars, BarsFigure)
+    assert [curve.name for curve in curves.curves] == ["unet: real", "unet: real-short", "unet: painted"]
+    assert all(curve.x == (50, 100, 250, 500) for curve in curves.curves)
+    few = dict.fromkeys(("real-100", "real-100-synthetic-10", "real-100-synthetic-80"), rows(np.full((2, 4), 0.5)))
+    lone = strategy_results({"figure-4": STRATEGIES["figure-4"]}, {"unet": few}, 4, "two patients")
+    assert isinstance(lone.figures[0], CurvesFigure)
+    assert lone.figures[0].curves[0].x == (10, 100), "the baseline runs along"
 
 
 def test_dice_of_a_slice_by_structure(tmp_path: Path):

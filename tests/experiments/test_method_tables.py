@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from cardiosynth.evaluation.results import Estimate, Table
 from cardiosynth.experiments.fqcdm_rows import CODECS, FQCDM, OPPONENTS, STARTS
 from cardiosynth.experiments.method_tables import (
     PUBLISHED,
@@ -12,8 +13,8 @@ from cardiosynth.experiments.method_tables import (
     effects,
     kernel_distance,
     mean_of_pairs,
+    method_results,
     near_copies,
-    tables,
 )
 
 BASE = np.random.default_rng(0).uniform(20, 30, 12)
@@ -50,20 +51,43 @@ def every_cell() -> dict:
     }  # fmt: skip
 
 
+def row_of(table: Table, name: str) -> dict:
+    """Return a row by its columns' titles."""
+    cells = next(row for row in table.rows if row[0] == name)
+    return {column.title: cell for column, cell in zip(table.columns, cells, strict=True)}
+
+
+def value(cell: object) -> float:
+    assert isinstance(cell, Estimate)
+    return cell.value
+
+
 def test_the_ablation_tells_what_each_part_adds():
-    text = tables(every_cell(), REAL, 0.588)
-    assert "| quantized less continuous, image start | 2 | +1.00 [+1.00, +1.00] |" in text
-    assert "| dual less patch, noise start | 2 | +0.50 [+0.50, +0.50] |" in text
-    assert "| image start less reconstruction | 4 | -3.00 [-3.00, -3.00] |" in text
-    assert text.count("\n| continuous |") + text.count("\n| quantized |") == 12
-    assert "| FQCDM, noise start | 1 |" in text
-    assert "quantized-patch" not in text.split("## Table 5")[0], "ablations stand in their own table"
+    quality, published, ablation, effect = method_results(every_cell(), REAL, 0.588).tables
+    found = {row[0]: (row[1], round(value(row[2]), 6)) for row in effect.rows}
+    assert found["quantized less continuous, image start"] == (2, 1)
+    assert found["dual less patch, noise start"] == (2, 0.5)
+    assert found["image start less reconstruction"] == (4, -3)
+    assert len(ablation.rows) == 12
+    assert row_of(ablation, "quantized, denoised, image start, dual")["published PSNR"] == 37.89
+    assert row_of(ablation, "quantized, denoised, noise start, dual")["published PSNR"] is None
+    assert row_of(quality, "FQCDM, noise start")["seeds"] == 1
+    assert not [row for row in quality.rows if "patch" in str(row[0])], "ablations stand in their own table"
+    assert row_of(published, "VQGAN")["PSNR"] == 35.92
 
 
 def test_another_method_joins_tables_1_to_3_by_its_name():
-    text = tables({("VQVAE", "noise"): {0: measures()}}, REAL, 0.588)
-    assert "| VQVAE, noise start | 1 |" in text
-    assert "Table 5" not in text
+    tables = method_results({("VQVAE", "noise"): {0: measures()}}, REAL, 0.588).tables
+    assert row_of(tables[0], "VQVAE, noise start")["seeds"] == 1
+    assert "Table 5" not in [table.title for table in tables]
+
+
+def test_bicubic_interpolation_is_compared_slice_by_slice_alone():
+    pairs = {"pairs": measures()["pairs"]}
+    found = {(FQCDM, "noise"): {0: measures()}, ("bicubic-2x", "reconstruction"): {0: pairs}}
+    row = row_of(method_results(found, REAL, 0.588).tables[0], "bicubic-2x")
+    assert value(row["PSNR"]) == pytest.approx(BASE.mean())
+    assert row["KID x 1000"] is row["Dice"] is None
 
 
 def test_differences_are_those_of_seeds_and_rows_that_are_there():
@@ -81,15 +105,14 @@ def test_differences_are_those_of_seeds_and_rows_that_are_there():
 def test_cells_are_means_over_seeds():
     two = [measures(), measures(2, dice=0.8)]
     assert mean_of_pairs(two, "psnr_db").value == pytest.approx(BASE.mean() + 1)
-    assert agreement(two).startswith("0.700 [")
+    assert value(agreement(two)) == pytest.approx(0.7)
     other = {"KID x 1000": [6.0, 5.0, 9.0]}
-    assert kernel_distance([two[0]["sets"], other]) == "5.00 [3.00, 9.00]"
-    assert kernel_distance([{"KID x 1000": None}]) == "-"
-    assert near_copies(two) == "25.0 (chance: up to 10.0)"
-    assert codes(two) == "-"
-    assert codes([measures(codes={"codes": {"met": 900, "count": 1024, "perplexity": 512.4}})]).startswith(
-        "900 of 1024"
-    )
+    assert kernel_distance([two[0]["sets"], other]) == Estimate(value=5, low=3, high=9)
+    assert kernel_distance([{"KID x 1000": None}]) is None
+    assert near_copies(two) == pytest.approx((25, 10))
+    assert codes(two) is None
+    met = codes([measures(codes={"codes": {"met": 900, "count": 1024, "perplexity": 512.4}})])
+    assert met == "900 of 1024, as many as 512 met alike"
 
 
 def test_published_numbers_are_of_all_cells_and_agree_with_each_other():

@@ -60,6 +60,7 @@ def test_a_protocol_can_be_made_smaller_but_not_empty():
     assert [(arm.real, arm.count) for arm in whole.arms] == [(176, 0), (20, 0), (20, 400), (20, 1000)]
     assert [(arm.real, arm.count) for arm in small.arms] == [(9, 0), (2, 0), (2, 20), (2, 50)]
     assert (small.real, small.count("deformed"), small.count("coded")) == (9, 50, 0)
+    assert [(arm.real, arm.count) for arm in whole.scaled(0.5, 0.1).arms][1:] == [(10, 0), (10, 20), (10, 50)]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=list(PROTOCOLS))

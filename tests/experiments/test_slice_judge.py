@@ -7,6 +7,7 @@ from cardiosynth.core.errors import InputError
 from cardiosynth.core.store import read_json
 from cardiosynth.data.splits import patient_of
 from cardiosynth.evaluation.judge import Seen, agreement
+from cardiosynth.evaluation.results import Estimate
 from cardiosynth.experiments.slice_judge import (
     SEED,
     agreement_table,
@@ -29,9 +30,10 @@ def test_agreement_is_over_that_of_real_slices_of_the_same_masks():
     real = [row("p0", 0.8), row("p1", 0.6)]
     assert over_real([row("s0", 0.4, "p0"), row("s1", 0.4, "p0")], real) == pytest.approx(0.5)
     assert over_real([row("s0", 0.35, "p9")], real) == pytest.approx(0.5), "no test mask: beside all of them"
-    text = agreement_table(real, {"made": [row("s0", 0.4, "p0")]})
-    assert "| made | 1 | 0.400 [0.400, 0.400] |" in text
-    assert "| real test slices | 2 | 0.700 " in text
+    table = agreement_table(real, {"made": [row("s0", 0.4, "p0")]})
+    assert [cells[:2] for cells in table.rows] == [("real test slices", 2), ("made", 1)]
+    assert table.rows[1][2] == Estimate(value=0.4, low=0.4, high=0.4)
+    assert table.rows[1][3:] == (table.rows[1][2], None, pytest.approx(0.5))
 
 
 def test_each_patient_is_judged_by_the_segmenter_that_has_not_seen_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,17 +8,19 @@ import pytest
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.store import read_json, read_rows
 from cardiosynth.data.sources.phantom.source import phantom
+from cardiosynth.evaluation.results import Estimate, GalleryFigure, Results
 from cardiosynth.experiments.template_study import (
     Company,
     Model,
     TemplatePlan,
+    TemplateStudy,
     control_settings,
     likeness,
     measure,
     partners_of,
-    run_study,
 )
 from cardiosynth.experiments.template_tables import (
+    ARMS,
     BLOOD,
     TARGETS,
     follow_slope,
@@ -29,9 +31,10 @@ from cardiosynth.experiments.template_tables import (
     nearer_in_heart,
     nearer_than_others,
     over,
-    tables,
+    template_results,
 )
 from cardiosynth.recipes.fcas import TINY
+from cardiosynth.report.figures import Library
 
 PLAN = TemplatePlan(recipe="fcas/tiny", training=2, protocols=1, test=6, test_protocols=2, cases=4, steps=2, seeds=(0,))
 
@@ -42,18 +45,26 @@ def company() -> Company:
     return Company(target, template, tuple(others))
 
 
+def told(results: Results) -> list:
+    return [row[0] for row in results.tables[0].rows]
+
+
 @pytest.mark.slow
 def test_models_are_done_once_and_the_tables_hold_those_there_are(tmp_path: Path):
-    one = run_study(tmp_path, PLAN, only=["painted-0"]).read_text()
-    assert "painted, same protocol" in one
-    assert "\n| mask only |" not in one
-    everything = run_study(tmp_path, PLAN).read_text()
-    assert all(arm in everything for arm in ("mask only", "template, another protocol", "painted, same protocol"))
-    assert "nan" not in everything
+    one = TemplateStudy(tmp_path, PLAN).run(["painted-0"])
+    assert told(one) == ["painted, same protocol", "painted, another protocol", "autoencoder alone"]
+    everything = TemplateStudy(tmp_path, PLAN).run()
+    assert told(everything) == [*ARMS.values(), "autoencoder alone"]
     steps = [row["step"] for row in read_rows(tmp_path / "steps.jsonl")]
     assert len(steps) == len(set(steps)) == 10
-    assert run_study(tmp_path, PLAN).read_text() == everything
+    assert TemplateStudy(tmp_path, PLAN).run() == everything
     assert [len(read_json(tmp_path / "measures" / f"{kind}-0.json")) for kind in ("mask", "painted")] == [4, 8]
+    gallery = everything.figures[0]
+    assert isinstance(gallery, GalleryFigure)
+    shown = [Library(tmp_path).case(tile.case) for row in gallery.rows for tile in row if tile]
+    assert [case.origin for case in shown] == ["phantom"] + 5 * ["synthetic"]
+    masks = [case.labels.only_targets(case.required_mask()) for case in shown]
+    assert all(np.array_equal(mask, masks[0]) for mask in masks)
 
 
 def test_models_differ_in_kind_and_seed_alone():
@@ -63,7 +74,7 @@ def test_models_differ_in_kind_and_seed_alone():
 
 def test_a_model_that_is_not_in_the_plan_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match="did you mean 'painted-0'"):
-        run_study(tmp_path / "study", PLAN, only=["paint-0"])
+        TemplateStudy(tmp_path / "study", PLAN).run(["paint-0"])
     assert not (tmp_path / "study").exists()
 
 
@@ -137,14 +148,14 @@ def test_slopes_gains_and_goals_are_those_that_were_put_in():
     assert follow_slope(rows, "painted", BLOOD) == pytest.approx((0.8, 0.8, 0.8))
     assert gain_over_mask(rows, ("painted", "same"), hu_error) == pytest.approx((50, 50, 50))
     assert gain_over_mask(rows, ("mask", "none"), hu_error) is None
-    text = goals(rows)
-    assert "HU error less than mask only by 50.0 [50.0, 50.0] (met; by seed 50.0 [50.0, 50.0]; 50.0" in text
-    assert "0.80 [0.80, 0.80] (met)" in text
-    assert "others less than mask only by 0.00 [0.00, 0.00] (met;" in text
+    slope, error, copies = goals(rows)
+    assert "HU error less than mask only by 50.0 (50.0 to 50.0) (met; by seed 50.0 (50.0 to 50.0); 50.0" in error
+    assert "0.80 (0.80 to 0.80) (met)" in slope
+    assert "others less than mask only by 0.00 (0.00 to 0.00) (met;" in copies
     missed = rows_of(follows=0.5, off_hu={"mask": 10.0, "painted": 10.0})
     for row in missed["painted", 0] + missed["painted", 1]:
         row["copies"]["nearer_than_others"] = 1.0
-    assert goals(missed).count("(missed") == 3
+    assert ["(missed" in line for line in goals(missed)] == [True] * 3
 
 
 def test_tables_pair_the_seeds_that_both_kinds_have():
@@ -153,6 +164,10 @@ def test_tables_pair_the_seeds_that_both_kinds_have():
     assert over(rows, "painted", "same", hu_error).shape == (2, 4)
     assert gain_over_mask(rows, ("painted", "same"), hu_error) == pytest.approx((50, 50, 50))
     originals = {"ceiling": rows["mask", 0], "independent": rows["painted", 0]}
-    text = tables(rows, originals)
-    assert "4 test cases of 2 protocols; seeds: mask 1, template 0, painted 2." in text
-    assert "| painted | 1.00 [1.00, 1.00]" in text
+    found = template_results(rows, originals)
+    assert "4 test cases of 2 protocols" in found.summary
+    assert "mask 1, template 0, painted 2." in found.summary
+    slopes = next(table for table in found.tables if table.title == "Follow slope")
+    assert [row[:2] for row in slopes.rows] == [("painted", Estimate(value=1, low=1, high=1))]
+    none = template_results({key: value for key, value in rows.items() if key[0] == "mask"}, originals)
+    assert "Follow slope" not in [table.title for table in none.tables]

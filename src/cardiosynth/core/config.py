@@ -91,6 +91,8 @@ def parse_settings(cls: type[S], values: Mapping[str, Any], origin: str) -> S:
         return cls.model_validate_json(json.dumps(values, default=str), strict=True)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # Values that do not fit each other: the sentence names them; all would be too many.
+            raise InputError(f"{origin}: {first['msg'].removeprefix('Value error, ')}.") from error
         key = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{origin}: '{key}' - {first['msg']}; it was given {first['input']!r}.") from error
 

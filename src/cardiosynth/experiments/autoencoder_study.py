@@ -3,18 +3,17 @@
 The same patients at every voxel size. At each size one segmenter is trained on original images, for coronary arteries
 alone; what it still finds in reconstructions of patients nobody saw tells whether a vessel can be followed there.
 
-Run: ``python -m cardiosynth.experiments.autoencoder_study OUT``. The same command goes on after a stop.
+``cardiosynth experiment autoencoder OUT`` runs it.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pydantic
-from cyclopts import App, Parameter
 
 from cardiosynth.autoencoder.codec import Codec, load_codec
 from cardiosynth.autoencoder.discriminators import AdversarialSettings
@@ -25,10 +24,22 @@ from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings
 from cardiosynth.core.errors import InputError, suggest
 from cardiosynth.core.labels import CARDIAC_CT, LabelTable
-from cardiosynth.core.picture import contact_sheet, draw_image, draw_projection, focus, marked, save_png
 from cardiosynth.core.progress import say
-from cardiosynth.core.store import read_json, write_json, write_text
-from cardiosynth.data.dataset import read_dataset
+from cardiosynth.core.store import read_json, whole_folder, write_json
+from cardiosynth.data.dataset import read_dataset, write_dataset
+from cardiosynth.evaluation.results import (
+    CasePointer,
+    Column,
+    GalleryFigure,
+    ProjectionFigure,
+    Results,
+    Spread,
+    Table,
+    Tile,
+    pointer,
+    spread,
+)
+from cardiosynth.experiments.request import Request
 from cardiosynth.experiments.study import Study
 from cardiosynth.metrics.overlap import dice
 from cardiosynth.metrics.topology import cl_dice
@@ -37,6 +48,7 @@ from cardiosynth.recipes.phantoms import Population, write_phantoms
 from cardiosynth.segmentation.predict import Segmenter, load_segmenter, predict_mask
 from cardiosynth.segmentation.task import SegmentationStage, train_segmenter
 
+TITLE = "What an autoencoder keeps of coronary arteries"
 THIN = "coronary_artery"
 FIRST_HELD_OUT = 10_000
 """Index of the first patient that no network has seen."""
@@ -93,15 +105,22 @@ class Cell(Settings):
         return f"{self.spacing_mm:g}mm-{self.compression}x{'-adversarial' if self.adversarial else ''}"
 
 
-def run_study(out: Path, plan: StudyPlan, only: Sequence[str] = ()) -> Path:
-    """Do what is not done yet of the study in ``out`` and return its table.
+def experiment(request: Request) -> Results:
+    """Run the study as it was asked for."""
+    return run_study(request.out, request.plan(StudyPlan), request.only, request.device, request.command())
 
-    Writes ``out/cells/NAME.json`` and ``.png`` for every cell, ``results.json`` and ``table.md``.
+
+def run_study(out: Path, plan: StudyPlan, only: Sequence[str] = (), device: str = "cpu", again: str = "") -> Results:
+    """Do what is not done yet of the study in ``out`` and return what it found, of the cells that there are.
+
+    Writes ``out/cells/NAME.json`` and ``out/shown/NAME`` for every cell.
 
     Args:
         out: the study's folder.
         plan: how much of everything.
         only: names of the cells to do now, such as ``0.8mm-4x``; all by default.
+        device: ``cpu`` or ``cuda``.
+        again: the command that repeats it.
 
     Raises:
         InputError: the folder holds a study of another plan, or a name of no cell.
@@ -114,39 +133,83 @@ def run_study(out: Path, plan: StudyPlan, only: Sequence[str] = ()) -> Path:
     expected_s = {f"data {s:g} mm": 40.0 for s in plan.grids} | {f"segmenter {s:g} mm": 80.0 for s in plan.grids}
     expected_s |= {cell.name: 0.2 * plan.steps * (1.6 if cell.adversarial else 1) + 40 for cell in cells}
     study = Study(out, plan.model_dump(mode="json"), expected_s)
-    again = f"python -m cardiosynth.experiments.autoencoder_study {out}"
     chosen = [cell for cell in cells if cell.name in (only or [cell.name])]
     for spacing_mm in dict.fromkeys(cell.spacing_mm for cell in chosen):
         study.step(f"data {spacing_mm:g} mm", again, lambda s=spacing_mm: _draw(out, plan, s))
-        study.step(f"segmenter {spacing_mm:g} mm", again, lambda s=spacing_mm: _train_segmenter(out, plan, s))
+        study.step(f"segmenter {spacing_mm:g} mm", again, lambda s=spacing_mm: _train_segmenter(out, plan, s, device))
     for cell in chosen:
-        study.step(cell.name, again, lambda cell=cell: _run_cell(out, plan, cell))
-    files = [out / "cells" / f"{cell.name}.json" for cell in cells]
-    rows = [read_json(file) for file in files if file.exists()]
-    rows.sort(key=lambda row: (-row["spacing_mm"], -row["compression"], row["adversarial"]))
-    write_json(out / "results.json", rows)
-    write_text(out / "table.md", table(rows))
-    return out / "table.md"
+        study.step(cell.name, again, lambda cell=cell: _run_cell(out, plan, cell, device))
+    done = [cell for cell in cells if _cell_file(out, cell).exists()]
+    done.sort(key=lambda cell: (-cell.spacing_mm, -cell.compression, cell.adversarial))
+    rows = [read_json(_cell_file(out, cell)) for cell in done]
+    summary = (
+        f"{plan.training} phantoms of {plan.protocols} protocols learned from, {plan.held_out} of protocols of their "
+        f"own judged on, seed {plan.seed}. Every autoencoder took {plan.steps} steps, every segmenter "
+        f"{plan.segmenter_steps}."
+    )
+    return Results(
+        title=TITLE, summary=summary, tables=(table(rows, summary),), stages=study.stages(),
+        figures=(_gallery(out, done), _vessels(out, done)),
+    )  # fmt: skip
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the cells as a Markdown table; numbers are mean ± standard deviation over the held-out cases."""
-    lines = [
-        "| voxel | compression | adversarial | PSNR heart | PSNR coronary | contrast kept | clDice, originals' "
-        "| Dice, originals' | latent values | CPU s |",
-        "| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in rows:
-        shown = {key: _with_spread(row[key], 1) for key in ("psnr_heart_db", "psnr_coronary_db")}
-        shown |= {key: _with_spread(row[key], 2) for key in ("contrast_kept", "cl_dice", "dice")}
-        ceiling = {key: _with_spread(row[f"{key}_originals"], 2) for key in ("cl_dice", "dice")}
-        lines.append(
-            f"| {row['spacing_mm']:g} mm | {row['compression']}x | {'yes' if row['adversarial'] else 'no'} "
-            f"| {shown['psnr_heart_db']} dB | {shown['psnr_coronary_db']} dB | {shown['contrast_kept']} "
-            f"| {shown['cl_dice']}, {ceiling['cl_dice']} | {shown['dice']}, {ceiling['dice']} "
-            f"| {row['latent_values'] / 1e3:.0f} k | {row['cpu_s']:.0f} |"
+def table(rows: list[dict[str, Any]], said: str) -> Table:
+    """Return the cells; numbers are mean ± standard deviation over the held-out cases."""
+    columns = (
+        Column(title="voxel, compression"), Column(title="adversarial"),
+        Column(title="PSNR, heart", unit="dB", better="higher", digits=1),
+        Column(title="PSNR, coronary", unit="dB", better="higher", digits=1),
+        Column(title="contrast kept"), Column(title="clDice", better="higher"), Column(title="clDice, originals'"),
+        Column(title="Dice", better="higher"), Column(title="Dice, originals'"),
+        Column(title="latent values", digits=0), Column(title="CPU time", unit="s", digits=0),
+    )  # fmt: skip
+    keys = ("psnr_heart_db", "psnr_coronary_db", "contrast_kept", "cl_dice", "cl_dice_originals", "dice")
+    cells = [
+        (
+            f"{row['spacing_mm']:g} mm, {row['compression']}x", "yes" if row["adversarial"] else "no",
+            *(_spread(row[key]) for key in (*keys, "dice_originals")), row["latent_values"], row["cpu_s"],
         )
-    return "\n".join(lines) + "\n"
+        for row in rows
+    ]  # fmt: skip
+    protocol = (
+        f"{said} Mean ± standard deviation over the held-out cases. clDice and Dice: of the coronary arteries that a "
+        "segmenter finds in reconstructions, beside what it finds in the originals."
+    )
+    return Table(title="What is kept of coronary arteries", protocol=protocol, columns=columns, rows=tuple(cells))
+
+
+def _spread(values: Iterable[float | None]) -> Spread | None:
+    return spread(value for value in values if value is not None)
+
+
+def _gallery(out: Path, cells: Sequence[Cell]) -> GalleryFigure:
+    """Return one held-out patient, and what every cell makes of it; a row per voxel size."""
+    rows = []
+    for spacing_mm in dict.fromkeys(cell.spacing_mm for cell in cells):
+        of_size = [cell for cell in cells if cell.spacing_mm == spacing_mm]
+        places = [(_shown(out, of_size[0], "original"), f"{spacing_mm:g} mm, original")]
+        places += [(_shown(out, cell, "reconstruction"), cell.name) for cell in of_size]
+        rows.append(tuple(Tile(case=place, text=text, layer="image") for place, text in places))
+    return GalleryFigure(title="A patient nobody saw, encoded and decoded", rows=tuple(rows))
+
+
+def _vessels(out: Path, cells: Sequence[Cell]) -> ProjectionFigure:
+    """Return the coronary arteries that the segmenters find in this patient."""
+    found = tuple((cell.name, _shown(out, cell, "reconstruction")) for cell in cells)
+    firsts = {cell.spacing_mm: cell for cell in reversed(cells)}
+    originals = tuple((f"{s:g} mm, original", _shown(out, cell, "original")) for s, cell in firsts.items())
+    return ProjectionFigure(
+        title="Coronary arteries found in it", caption="By segmenters that learned from original images.",
+        structure=THIN, cases=(*originals, *found),
+    )  # fmt: skip
+
+
+def _shown(out: Path, cell: Cell, case_id: str) -> CasePointer:
+    return pointer(out / "shown" / cell.name, case_id, out)
+
+
+def _cell_file(out: Path, cell: Cell) -> Path:
+    return out / "cells" / f"{cell.name}.json"
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -162,33 +225,35 @@ def _draw(out: Path, plan: StudyPlan, spacing_mm: float) -> None:
     write_phantoms(unseen, _data(out, spacing_mm, "held-out"))
 
 
-def _train_segmenter(out: Path, plan: StudyPlan, spacing_mm: float) -> None:
+def _train_segmenter(out: Path, plan: StudyPlan, spacing_mm: float, device: str) -> None:
     cases = [case.with_(labels=_coronaries_alone()) for case in read_dataset(_data(out, spacing_mm, "training"))]
     training = DEMO.segmenter.training.model_copy(update={"steps": plan.segmenter_steps, "seed": plan.seed})
     stage = SegmentationStage(crop=(plan.crop,) * 3, foreground=0.8, training=training)
     run = out / "segmenters" / f"{spacing_mm:g}mm"
-    train_segmenter(cases, run, stage, DEMO.intensity, label=f"train segmenter, {spacing_mm:g} mm")
-    found = _found(load_segmenter(run), _held_out(out, spacing_mm))
+    train_segmenter(cases, run, stage, DEMO.intensity, device=device, label=f"train segmenter, {spacing_mm:g} mm")
+    found = _found(load_segmenter(run, device), _held_out(out, spacing_mm))
     write_json(run / "originals.json", found)
     say(f"{spacing_mm:g} mm, originals: clDice {np.mean(found['cl_dice']):.3f}, Dice {np.mean(found['dice']):.3f}")
 
 
-def _run_cell(out: Path, plan: StudyPlan, cell: Cell) -> None:
+def _run_cell(out: Path, plan: StudyPlan, cell: Cell, device: str) -> None:
     run, started = out / "runs" / cell.name, time.process_time()
     held_out = _held_out(out, cell.spacing_mm)
     training = read_dataset(_data(out, cell.spacing_mm, "training"))
     # The run's own verdict is not used; each case is judged by itself below.
-    train_autoencoder(training, run, autoencoder_stage(plan, cell), DEMO.intensity, held_out=held_out[:1])
+    stage = autoencoder_stage(plan, cell)
+    train_autoencoder(training, run, stage, DEMO.intensity, device=device, held_out=held_out[:1])
     cpu_s = time.process_time() - started
-    codec, segmenter = load_codec(run), load_segmenter(out / "segmenters" / f"{cell.spacing_mm:g}mm")
+    segmenter = load_segmenter(out / "segmenters" / f"{cell.spacing_mm:g}mm", device)
+    codec = load_codec(run, device)
     made = [case.with_(image=codec.reconstruct(case)) for case in held_out]
     row = cell.model_dump() | {"steps": plan.steps, "cpu_s": round(cpu_s, 1)}
     row["latent_values"] = codec.latent_channels * int(np.prod(codec.latent_shape(held_out[0].grid.shape)))
     row |= _kept(codec, held_out, made) | _found(segmenter, made)
     originals = read_json(out / "segmenters" / f"{cell.spacing_mm:g}mm" / "originals.json")
     row |= {f"{key}_originals": value for key, value in originals.items()}
-    _draw_cell(held_out[0], made[0], segmenter, out / "cells" / f"{cell.name}.png")
-    write_json(out / "cells" / f"{cell.name}.json", row)
+    _write_shown(held_out[0], made[0], segmenter, out / "shown" / cell.name)
+    write_json(_cell_file(out, cell), row)
     kept = ", ".join(f"{key} {np.mean(row[key]):.3f}" for key in ("psnr_heart_db", "contrast_kept", "cl_dice", "dice"))
     say(f"{cell.name}: {kept}")
 
@@ -232,15 +297,16 @@ def _coronaries_alone() -> LabelTable:
     return LabelTable(labels=tuple(x.model_copy(update={"role": roles[x.name == THIN]}) for x in CARDIAC_CT))
 
 
-def _draw_cell(original: Case, made: Case, segmenter: Segmenter, out: Path) -> None:
-    """Draw one case before and after, what the segmenter finds in each, and what is there."""
-    point, code, rows = focus(original), CARDIAC_CT.named(THIN).code, []
-    for plane in ("axial", "coronal"):
-        rows.append([marked(draw_image(case, plane, point, 360), case) for case in (original, made)])
-    shown = [predict_mask(segmenter, original), predict_mask(segmenter, made), original]
-    rows.append([marked(draw_projection(case, "coronal", code, 360), case) for case in shown])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_png(contact_sheet(rows, ("axial", "coronal", "arteries"), ("original", "reconstruction", "truth")), out)
+def _write_shown(original: Case, made: Case, segmenter: Segmenter, out: Path) -> None:
+    """Write one case before and after, each with the arteries that the segmenter finds in it."""
+    images = {"original": original, "reconstruction": made.with_(origin="synthetic")}
+    cases = [
+        image.with_(case_id=name, mask=found.required_mask(), labels=found.labels)
+        for name, image in images.items()
+        for found in [predict_mask(segmenter, image)]
+    ]
+    with whole_folder(out) as partial:
+        write_dataset(cases, partial, out.name)
 
 
 def _held_out(out: Path, spacing_mm: float) -> list[Case]:
@@ -249,40 +315,3 @@ def _held_out(out: Path, spacing_mm: float) -> list[Case]:
 
 def _data(out: Path, spacing_mm: float, part: str) -> Path:
     return out / "data" / f"{spacing_mm:g}mm" / part
-
-
-def _with_spread(values: list[float | None], digits: int) -> str:
-    known = [value for value in values if value is not None and np.isfinite(value)]
-    return f"{np.mean(known):.{digits}f} ± {np.std(known):.{digits}f}" if known else "-"
-
-
-app = App(help=__doc__)
-
-
-@app.default
-def main(
-    out: Path,
-    /,
-    *,
-    steps: int = StudyPlan().steps,
-    warmup_steps: int = StudyPlan().warmup_steps,
-    segmenter_steps: int = StudyPlan().segmenter_steps,
-    only: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-    seed: int = 0,
-) -> None:
-    """Run the study, or what is not done yet of it.
-
-    Args:
-        out: folder for everything.
-        steps: optimizer steps of every autoencoder.
-        warmup_steps: of them before the adversarial term.
-        segmenter_steps: optimizer steps of every segmenter.
-        only: cells to do now, such as 0.8mm-4x; all by default.
-        seed: of phantoms and training.
-    """
-    plan = StudyPlan(steps=steps, warmup_steps=warmup_steps, segmenter_steps=segmenter_steps, seed=seed)
-    print(run_study(out, plan, only or []).read_text())  # noqa: T201
-
-
-if __name__ == "__main__":
-    app()

@@ -5,39 +5,42 @@ changes no image. Two truths: how far the image is from the real one, in HU, and
 other, real cases disagrees with the mask. Every kind of map is judged by how well it ranks these errors, beside three
 that need no generation: a constant, the magnitude of the image's gradient, and how near the mask's borders are.
 
-Run: ``python -m cardiosynth.experiments.confidence_study OUT --runs RUN --templates TEST --judge RUN``. The same
-command goes on after a stop.
+``cardiosynth experiment confidence OUT`` runs it.
 """
 
+import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
-from itertools import product
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import numpy as np
 import pydantic
-from cyclopts import App, Parameter
 
 from cardiosynth.anatomy.template import TemplateSettings, choose_template
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings
 from cardiosynth.core.errors import InputError, suggest
 from cardiosynth.core.labels import relabel
-from cardiosynth.core.picture import contact_sheet, draw_confidence, draw_image, focus, save_png
 from cardiosynth.core.progress import Progress
 from cardiosynth.core.random import numpy_generator
-from cardiosynth.core.store import read_json, write_json, write_text
-from cardiosynth.data.dataset import Dataset, read_dataset
+from cardiosynth.core.store import read_json, whole_folder, write_json
+from cardiosynth.data.dataset import Dataset, read_dataset, write_dataset
 from cardiosynth.evaluation.confidence import Truth, border_nearness, gradient_magnitude, rank_errors, regions_of
-from cardiosynth.experiments.confidence_tables import cost_table, tables
-from cardiosynth.experiments.study import Study
-from cardiosynth.recipes.fcas import DEMO
+from cardiosynth.evaluation.results import GalleryFigure, Results, Tile, pointer
+from cardiosynth.experiments.confidence_tables import confidence_results
+from cardiosynth.experiments.request import Request
+from cardiosynth.experiments.study import Study, Task, command_line
+from cardiosynth.experiments.trained import drawing_task, generator_tasks, whole_grid
+from cardiosynth.recipes.fcas import DEMO, FcasRecipe
+from cardiosynth.recipes.registry import as_fcas, find_recipe
 from cardiosynth.recipes.sizes import PAPER
 from cardiosynth.sampling.confidence import ConfidenceSettings
 from cardiosynth.sampling.generator import LatentDiffusionGenerator, load_generator
 from cardiosynth.segmentation.predict import Segmenter, load_segmenter, predict_mask
+from cardiosynth.segmentation.task import train_segmenter
 
 MAPS: dict[str, ConfidenceSettings] = {
     "decoded": ConfidenceSettings(interval=1),
@@ -50,6 +53,8 @@ MAPS: dict[str, ConfidenceSettings] = {
     "short ensemble of 9": ConfidenceSettings(kind="ensemble", members=9, member_steps=3),
 }  # fmt: skip
 """Kinds of maps that can be judged, by name."""
+FIRST_TEST, FIRST_OTHER = 10_000, 30_000
+"""Indices of the first patients that no network has seen, and of those that the judge alone sees."""
 GRADIENTS = {"gradient": 3, "gradient, one voxel": 1}
 """Sides of the cubes over which gradient magnitudes are averaged."""
 
@@ -58,73 +63,152 @@ class ConfidencePlan(Settings):
     """How much of everything.
 
     Attributes:
-        runs: trained generators; repetition i takes run i, and begins anew where there are fewer.
+        runs: trained generators; repetition i takes run i, and begins anew where there are fewer. None trains one.
         autoencoder: run whose autoencoder they use, where not their own.
-        templates: dataset of test patients: masks, real images and, as other patients of one acquisition, templates.
-        judge: a segmenter's run.
+        templates: dataset of test patients: masks, real images and, as other patients of one acquisition, templates;
+            None draws phantoms.
+        judge: a segmenter's run; None trains one on phantoms.
+        recipe: of what is trained and drawn.
+        training: phantoms that the generator learns from, and the judge from as many others.
+        protocols: scanner protocols they come in.
         first: index of the first patient that is judged; what was chosen on others is judged on new ones.
         cases: how many patients.
         seeds: of sampling, one per repetition.
         maps: of ``MAPS``.
     """
 
-    runs: tuple[str, ...] = pydantic.Field(min_length=1)
+    runs: tuple[str, ...] = ()
     autoencoder: str | None = None
-    templates: str
-    judge: str
+    templates: str | None = None
+    judge: str | None = None
+    recipe: str = "fcas/demo"
+    training: int = pydantic.Field(default=72, ge=2)
+    protocols: int = pydantic.Field(default=18, ge=1)
     first: int = pydantic.Field(default=0, ge=0)
     cases: int = pydantic.Field(default=8, ge=2)
     seeds: tuple[int, ...] = (0, 1, 2)
     maps: tuple[str, ...] = tuple(MAPS)
 
+    @pydantic.model_validator(mode="after")
+    def _real_cases_have_judges(self) -> "ConfidencePlan":
+        if self.templates is not None and (self.judge is None or not self.runs):
+            raise ValueError("test cases of your own need a generator and --set judge=RUN, trained on others like them")
+        return self
 
-def run_study(out: Path, plan: ConfidencePlan) -> Path:
-    """Do what is not done yet of the study in ``out`` and return its tables.
 
-    Writes ``out/cases/SEED/CASE.json``, ``example.png`` and ``table.md``.
+def experiment(request: Request) -> Results:
+    """Run the study as it was asked for."""
+    templates = None if request.data is None else str(request.data)
+    runs = None if request.generator is None else [str(request.generator)]
+    plan = request.plan(ConfidencePlan, templates=templates, runs=runs)
+    found = run_study(request.out, plan, request.device, request.command())
+    return found.model_copy(update={"title": request.experiment.title})
+
+
+def run_study(out: Path, plan: ConfidencePlan, device: str = "cpu", again: str = "") -> Results:
+    """Do what is not done yet of the study in ``out`` and return what it found.
+
+    Writes ``cases/SEED/CASE.json`` and ``example/``; where they are not given, ``generator/``, ``judge/`` and phantoms.
+
+    Args:
+        out: the study's folder.
+        plan: how much of everything.
+        device: ``cpu`` or ``cuda``.
+        again: the command that repeats it.
 
     Raises:
         InputError: the folder holds a study of another plan, an unknown kind of map, or models that do not fit.
     """
     unknown = set(plan.maps) - set(MAPS)
     if unknown:
-        raise InputError(f"--maps {min(unknown)}" + suggest(min(unknown), list(MAPS)))
-    again = f"python -m cardiosynth.experiments.confidence_study {out}"
-    study = Study(out, plan.model_dump(mode="json"), {"cases": 5.0 * plan.cases * len(plan.seeds) * len(plan.maps)})
-    study.step("cases", again, lambda: _judge_all(out, plan))
-    write_tables(out, plan)
-    return out / "table.md"
+        raise InputError(f"maps: there is no '{min(unknown)}'" + suggest(min(unknown), list(MAPS)))
+    given = Given(out, plan, device)
+    names = (f"judge images of seed {seed}" for seed in plan.seeds)
+    expected_s = {task.name: task.expected_s for task in given.tasks}
+    expected_s |= dict.fromkeys(names, 5.0 * plan.cases * len(plan.maps))
+    study = Study(out, plan.model_dump(mode="json", exclude={"seeds"}), expected_s)
+    study.do(*given.tasks)
+    for number, seed in enumerate(plan.seeds):
+        study.step(f"judge images of seed {seed}", again, partial(_judge_all, given, number, seed))
+    shown = confidence_results(_rows(out, plan), {name: MAPS[name] for name in plan.maps}, (DEMO, PAPER))
+    figures = (_gallery(out, plan), *shown.figures)
+    return shown.model_copy(update={"stages": study.stages(), "figures": figures})
 
 
-def write_tables(out: Path, plan: ConfidencePlan) -> None:
-    """Write the tables of the cases that are done under every seed."""
+def _rows(out: Path, plan: ConfidencePlan) -> list[list[dict[str, Any]]]:
+    """Return the cases that are done under every seed."""
     names = [{row.stem for row in (out / "cases" / str(seed)).glob("*.json")} for seed in plan.seeds]
     common = sorted(set.intersection(*names))
-    rows = [[read_json(_row(out, seed, name)) for name in common] for seed in plan.seeds]
-    costs = cost_table({name: MAPS[name] for name in plan.maps}, (DEMO, PAPER))
-    write_text(out / "table.md", f"{tables(rows)}\n{costs}\n")
+    return [[read_json(_row(out, seed, name)) for name in common] for seed in plan.seeds]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the study starts from: given, or trained and drawn here."""
+
+    out: Path
+    plan: ConfidencePlan
+    device: str
+
+    @property
+    def runs(self) -> tuple[Path, ...]:
+        """Of the generators."""
+        return tuple(map(Path, self.plan.runs)) or (self.out / "generator",)
+
+    @property
+    def patients(self) -> Path:
+        """Dataset of the test patients."""
+        return Path(self.plan.templates or self.out / "test")
+
+    @property
+    def judge(self) -> Path:
+        """Run of the segmenter."""
+        return Path(self.plan.judge or self.out / "judge")
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The steps to what is not given."""
+        plan, recipe = self.plan, as_fcas(find_recipe(self.plan.recipe))
+        seen = whole_grid(recipe, plan.training, plan.protocols)
+        tasks: list[Task] = []
+        if not plan.runs:
+            tasks += generator_tasks(seen, self.out / "training", self.out / "generator", recipe, self.device)
+        if plan.templates is None:
+            count = plan.first + max(plan.cases, 4)
+            unseen = replace(seen, count=count, protocols=count // 2, first=FIRST_TEST, first_protocol=plan.protocols)
+            tasks.append(drawing_task(unseen, self.patients, "draw test patients"))
+        if plan.judge is None:
+            others = self.out / "others"
+            tasks.append(drawing_task(replace(seen, first=FIRST_OTHER), others, "draw the judge's patients"))
+            command = command_line("train", "segmenter", others, self.judge, "--recipe", recipe.name)
+            expected_s = 0.15 * recipe.segmenter.training.steps
+            tasks.append(Task("train judge", command, partial(self._train_judge, recipe), expected_s))
+        return tuple(tasks)
+
+    def _train_judge(self, recipe: FcasRecipe) -> None:
+        cases = read_dataset(self.out / "others")
+        train_segmenter(cases, self.judge, recipe.segmenter, recipe.intensity, device=self.device, label="train judge")
 
 
 # ---------------------------------------------------------------------------------------------------------------
 # One case.
 
 
-def _judge_all(out: Path, plan: ConfidencePlan) -> None:
-    patients, segmenter = read_dataset(Path(plan.templates)), load_segmenter(Path(plan.judge))
+def _judge_all(given: Given, number: int, seed: int) -> None:
+    """Judge the images of one repetition."""
+    plan, out = given.plan, given.out
+    patients, segmenter = read_dataset(given.patients), load_segmenter(given.judge, given.device)
     autoencoder = None if plan.autoencoder is None else Path(plan.autoencoder)
-    trained = {run: load_generator(Path(run), autoencoder=autoencoder) for run in plan.runs}
-    # All seeds of a case together: a study that is cut short has compared all seeds.
+    generator = load_generator(given.runs[number % len(given.runs)], given.device, autoencoder=autoencoder)
     chosen = range(len(patients))[plan.first : plan.first + plan.cases]
-    todo = list(product(chosen, enumerate(plan.seeds)))
-    with Progress("judge", len(todo)) as progress:
-        for index, (number, seed) in todo:
+    with Progress(f"judge seed {seed}", len(chosen)) as progress:
+        for index in chosen:
             row = _row(out, seed, patients.case_ids[index])
             if not row.exists():
-                generator = trained[plan.runs[number % len(plan.runs)]]
                 made, cpu_s = _make(plan, generator, patients, index, seed)
                 write_json(row, {"cpu_s": cpu_s, "maps": judge(patients[index], made, segmenter)})
-                if not (out / "example.png").exists():
-                    _draw(out / "example.png", patients[index], made)
+                if not (out / "example").exists():
+                    _write_example(out / "example", patients[index], made)
             progress.update()
 
 
@@ -186,49 +270,27 @@ def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if np.isfinite(value) else None for name, value in values.items()}
 
 
-def _draw(out: Path, real: Case, made: Mapping[str, Case]) -> None:
-    """Draw the real image, the synthetic one and every map of one case."""
-    where = focus(real, "left_ventricle")
+def _write_example(out: Path, real: Case, made: Mapping[str, Case]) -> None:
+    """Write the real image, and the synthetic one with every map, as a dataset."""
     maps = {name: case for name, case in made.items() if case.confidence is not None}
-    panels = [draw_image(case, "axial", where, 300) for case in (real, next(iter(made.values())))]
-    panels += [draw_confidence(case, "axial", where, 300) for case in maps.values()]
-    save_png(contact_sheet([panels], ("axial",), ("real", "synthetic", *maps)), out)
+    cases = [case.with_(case_id=_example(name)) for name, case in maps.items()]
+    with whole_folder(out) as partial_folder:
+        write_dataset([real.with_(case_id="real"), *cases], partial_folder, "example")
 
 
-app = App(help=__doc__)
+def _gallery(out: Path, plan: ConfidencePlan) -> GalleryFigure:
+    """Return the example: both images, and every map."""
+    places = [("real", "real", "image"), (_example(plan.maps[0]), "synthetic", "image")]
+    places += [(_example(name), name, "confidence") for name in plan.maps]
+    tiles = [
+        Tile.model_validate({"case": pointer(out / "example", case, out), "text": text, "layer": layer})
+        for case, text, layer in places
+    ]
+    rows = tuple(tuple(tiles[i : i + 5]) for i in range(0, len(tiles), 5))
+    caption = "One test patient's mask; the image is the same under every kind of map."
+    return GalleryFigure(title="Kinds of confidence maps", caption=caption, rows=rows)
 
 
-@app.default
-def main(
-    out: Path,
-    /,
-    *,
-    runs: Annotated[list[Path], Parameter(consume_multiple=True)],
-    templates: Path,
-    judge: Path,
-    autoencoder: Path | None = None,
-    first: int = 0,
-    cases: int = 8,
-    maps: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-) -> None:
-    """Run the study, or what is not done yet of it.
-
-    Args:
-        out: folder for everything.
-        runs: trained generators, one per repetition.
-        templates: dataset of test patients.
-        judge: run of a segmenter that learned from other real cases.
-        autoencoder: run whose autoencoder the generators use, where not their own.
-        first: index of the first patient that is judged.
-        cases: how many patients.
-        maps: kinds of maps to judge; all by default.
-    """
-    plan = ConfidencePlan(
-        runs=tuple(map(str, runs)), autoencoder=None if autoencoder is None else str(autoencoder),
-        templates=str(templates), judge=str(judge), first=first, cases=cases, maps=tuple(maps or MAPS),
-    )  # fmt: skip
-    print(run_study(out, plan).read_text())  # noqa: T201
-
-
-if __name__ == "__main__":
-    app()
+def _example(name: str) -> str:
+    """Return the name of a map's case."""
+    return re.sub(r"[^a-z0-9]+", "-", name)

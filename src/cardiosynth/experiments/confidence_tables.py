@@ -1,4 +1,4 @@
-"""The study of confidence maps as Markdown tables."""
+"""The study of confidence maps in tables."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,8 +10,8 @@ from cardiosynth.autoencoder.networks import build_autoencoder
 from cardiosynth.autoencoder.streaming import plan_decode
 from cardiosynth.core.labels import CARDIAC_CT
 from cardiosynth.evaluation.confidence import EVERYWHERE, HEART
-from cardiosynth.evaluation.statistics import Interval, mean_interval
-from cardiosynth.experiments.markdown import head, line
+from cardiosynth.evaluation.results import BarGroup, BarsFigure, Cell, Column, Results, Table, estimate
+from cardiosynth.evaluation.statistics import mean_interval
 from cardiosynth.recipes.demand import sampling_demand
 from cardiosynth.recipes.fcas import FcasRecipe
 from cardiosynth.sampling.confidence import ConfidenceSettings
@@ -20,57 +20,77 @@ Rows = Sequence[Sequence[dict[str, Any]]]
 """By seed, by case: ``maps`` (map -> region -> measure -> value) and ``cpu_s``; the same cases under every seed."""
 
 MEASURES = {
-    "spearman": "HU: Spearman", "partial": "given the gradient", "sparsification": "HU: area to the oracle",
-    "auroc": "label: AUROC", "sparsification_labels": "label: area to the oracle",
+    "spearman": Column(title="HU: Spearman", better="higher", digits=3),
+    "partial": Column(title="given the gradient", better="higher", digits=3),
+    "sparsification": Column(title="HU: area to the oracle", better="lower", digits=3),
+    "auroc": Column(title="label: AUROC", better="higher", digits=3),
+    "sparsification_labels": Column(title="label: area to the oracle", better="lower", digits=3),
 }  # fmt: skip
 AGAINST = "gradient"
 
 
-def tables(rows: Rows) -> str:
-    """Return heart, everywhere, each map beside the gradient, and the structures, as Markdown."""
-    titles = {HEART: "Heart", EVERYWHERE: "Everywhere"}
-    parts = [
-        f"{len(rows)} seeds, {len(rows[0])} cases each; mean (95 % interval over seeds and cases).",
-        *(f"{title}:\n\n{region_table(rows, region)}" for region, title in titles.items()),
-        f"Structures, Spearman with the error in HU / AUROC of wrong labels:\n\n{structure_table(rows)}",
-    ]  # fmt: skip
-    return "\n\n".join(parts) + "\n"
+def confidence_results(rows: Rows, costs: Mapping[str, ConfidenceSettings], recipes: Sequence[FcasRecipe]) -> Results:
+    """Return heart, everywhere, each map beside the gradient, the structures, and what maps cost."""
+    said = f"{len(rows)} seeds, {len(rows[0])} cases each; means with 95 % intervals over seeds and cases."
+    titles = {HEART: "In the heart", EVERYWHERE: "Everywhere"}
+    tables = (
+        *(region_table(rows, region, title, said) for region, title in titles.items()),
+        structure_table(rows, said), cost_table(costs, recipes),
+    )  # fmt: skip
+    shown = {name: estimate(mean_interval(values(rows, name, HEART, "spearman"))) for name in rows[0][0]["maps"]}
+    chart = BarsFigure(
+        title="How well a map ranks the errors", caption=f"{said} Spearman's correlation with the error in HU, heart.",
+        measure="Spearman", groups=(BarGroup(name="heart", values={**shown}),),
+    )  # fmt: skip
+    return Results(title="Confidence", summary=said, tables=tables, figures=(chart,))
 
 
-def region_table(rows: Rows, region: str) -> str:
+def region_table(rows: Rows, region: str, title: str, said: str) -> Table:
     """Return all measures of every map in one region, and how much better than the gradient it is."""
-    columns = [*MEASURES.values(), "Spearman over gradient's", "AUROC over gradient's", "CPU s more"]
-    text = head("map", *columns)
+    cells: list[tuple[Cell, ...]] = []
     for name in rows[0][0]["maps"]:
-        cells = [_shown(mean_interval(values(rows, name, region, measure))) for measure in MEASURES]
+        found = [estimate(mean_interval(values(rows, name, region, measure))) for measure in MEASURES]
         for measure in ("spearman", "auroc"):
             ahead = values(rows, name, region, measure) - values(rows, AGAINST, region, measure)
-            cells.append("-" if name == AGAINST else _shown(mean_interval(ahead), sign=True))
-        cells.append(f"{_seconds(rows, name) - _seconds(rows, ''):.1f}" if name in rows[0][0]["cpu_s"] else "0")
-        text.append(line(name, *cells))
-    return "\n".join(text)
+            found.append(None if name == AGAINST else estimate(mean_interval(ahead)))
+        seconds = _seconds(rows, name) - _seconds(rows, "") if name in rows[0][0]["cpu_s"] else 0.0
+        cells.append((name, *found, seconds))
+    columns = (
+        Column(title="map"), *MEASURES.values(),
+        *(Column(title=f"{x} over gradient's", better="higher", digits=3, signed=True) for x in ("Spearman", "AUROC")),
+        Column(title="CPU time more", unit="s", better="lower", digits=1),
+    )  # fmt: skip
+    protocol = (
+        f"{said} Two truths: the error in HU beside the real image, and where a segmenter disagrees with the mask. A "
+        "map that beats neither the gradient nor the borders says nothing that needs a generator."
+    )
+    return Table(title=title, protocol=protocol, columns=columns, rows=tuple(cells))
 
 
-def structure_table(rows: Rows) -> str:
+def structure_table(rows: Rows, said: str) -> Table:
     """Return Spearman and AUROC by structure and map."""
     regions = [name for name in rows[0][0]["maps"][AGAINST] if name not in (HEART, EVERYWHERE)]
-    text = head("map", *(region.replace("_", " ") for region in regions))
+    cells: list[tuple[Cell, ...]] = []
     for name in rows[0][0]["maps"]:
-        pairs = [[mean_interval(values(rows, name, r, m)).value for m in ("spearman", "auroc")] for r in regions]
-        text.append(line(name, *(f"{_number(a)} / {_number(b)}" for a, b in pairs)))
-    return "\n".join(text)
+        pairs = (mean_interval(values(rows, name, r, m)).value for r in regions for m in ("spearman", "auroc"))
+        cells.append((name, *(None if np.isnan(value) else value for value in pairs)))
+    titles = (f"{region.replace('_', ' ')}, {m}" for region in regions for m in ("Spearman", "AUROC"))
+    columns = (Column(title="map"), *(Column(title=title, better="higher") for title in titles))
+    protocol = f"{said} Spearman: with the error in HU; AUROC: of wrong labels."
+    return Table(title="By structure", protocol=protocol, columns=columns, rows=tuple(cells))
 
 
-def cost_table(maps: Mapping[str, ConfidenceSettings], recipes: Sequence[FcasRecipe]) -> str:
-    """Return the operations that every map adds to the synthesis of one case, as Markdown.
+def cost_table(maps: Mapping[str, ConfidenceSettings], recipes: Sequence[FcasRecipe]) -> Table:
+    """Return the operations that every map adds to the synthesis of one case.
 
     Every k-th step is looked at as each recipe's own map has it.
     """
-    heads = [f"{recipe.name}, {' x '.join(map(str, recipe.grid.shape))}" for recipe in recipes]
-    text = head("operations more than without a map", *heads)
     shares = [added_flops(maps, recipe) for recipe in recipes]
-    text += [line(name, *(f"{100 * share[name]:.1f} %" for share in shares)) for name in maps]
-    return "\n".join(text)
+    titles = (f"{recipe.name}, {' x '.join(map(str, recipe.grid.shape))}" for recipe in recipes)
+    columns = (Column(title="map"), *(Column(title=x, unit="%", better="lower", digits=1) for x in titles))
+    rows = tuple((name, *(100 * share[name] for share in shares)) for name in maps)
+    protocol = "Counted, not timed: floating-point operations beyond those of a case without a map."
+    return Table(title="What a map costs", protocol=protocol, columns=columns, rows=rows)
 
 
 def added_flops(maps: Mapping[str, ConfidenceSettings], recipe: FcasRecipe) -> dict[str, float]:
@@ -100,14 +120,3 @@ def values(rows: Rows, name: str, region: str, measure: str) -> np.ndarray:
 
 def _seconds(rows: Rows, name: str) -> float:
     return float(np.mean([case["cpu_s"][name] for cases in rows for case in cases if name in case["cpu_s"]]))
-
-
-def _shown(found: Interval, *, sign: bool = False) -> str:
-    if np.isnan(found.value):
-        return "-"
-    mark = "+" if sign else ""
-    return f"{found.value:{mark}.3f} ({found.low:{mark}.3f} to {found.high:{mark}.3f})"
-
-
-def _number(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.2f}"

@@ -7,9 +7,9 @@ as many real images, on these encoded and decoded, and on synthetic images for t
 is measured of the pre-trained segmenters before they see a real case, on real, coded and synthetic images of the same
 patients.
 
-Run: ``python -m cardiosynth.experiments.downstream_study OUT --generator RUN --templates PHANTOMS``. The same command
-goes on after a stop. After ``--only data`` several processes may share the rest: ``--only ARM ...`` or
-``--only ARM-SEED ...``; those that share a pre-training wait for each other.
+``cardiosynth experiment fcas-table2 OUT`` (or ``-table3``, ``-table4``, ``few-phantoms``) runs it. After ``--only
+data`` several processes may share the rest: ``--only ARM ...`` or ``--only ARM-SEED ...``; those that share a
+pre-training wait for each other.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,19 +17,20 @@ from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import App, Parameter
 
 from cardiosynth.core.errors import InputError, suggest
 from cardiosynth.core.progress import Progress
-from cardiosynth.core.store import read_json, write_json, write_text
+from cardiosynth.core.store import read_json, write_json
 from cardiosynth.data.dataset import Dataset
+from cardiosynth.evaluation.results import Results
 from cardiosynth.evaluation.segmentations import compare_segmentation
 from cardiosynth.experiments.downstream_cases import DownstreamPlan, Rows, StudyCases, known_values
-from cardiosynth.experiments.downstream_tables import tables
+from cardiosynth.experiments.downstream_tables import Findings
 from cardiosynth.experiments.protocols import Arm
-from cardiosynth.experiments.study import Study
+from cardiosynth.experiments.request import Request
+from cardiosynth.experiments.study import Study, Task
+from cardiosynth.experiments.trained import generator_tasks, whole_grid
+from cardiosynth.recipes.registry import as_fcas, find_recipe
 from cardiosynth.segmentation.predict import load_segmenter, predict_mask
 from cardiosynth.segmentation.task import train_segmenter
 
@@ -37,27 +38,13 @@ DATA = "data"
 """Of ``--only``: everything that all arms have in common."""
 
 
-def run_study(out: Path, plan: DownstreamPlan, only: Sequence[str] = ()) -> Path:
-    """Do what is not done yet of the study in ``out`` and return its tables.
-
-    Writes ``data/``, ``pretrained/``, ``runs/ARM-SEED/``, ``measures/`` and ``table.md``, of the arms that there are.
-
-    Args:
-        out: the study's folder.
-        plan: how much of everything.
-        only: what to do now: ``data``, arms, or arms with a seed, such as ``cal-40-0``; all by default.
-
-    Raises:
-        InputError: the folder holds a study of another plan, a name of no arm, templates that are no phantoms or share
-            protocols with the test, fewer cases than the arms need, or a generator that is not trained.
-    """
-    chosen = _chosen(plan, only)
-    study = DownstreamStudy(out, plan)
-    study.prepare()
-    for arm, seed in chosen:
-        study.do(arm, seed)
-    study.write_tables()
-    return out / "table.md"
+def experiment(request: Request) -> Results:
+    """Run the study as it was asked for."""
+    real = None if request.data is None else str(request.data)
+    generator = None if request.generator is None else str(request.generator)
+    plan = request.plan(DownstreamPlan, real=real, generator=generator)
+    study = DownstreamStudy(request.out, plan, request.device, request.command)
+    return study.run(request.only).model_copy(update={"title": request.experiment.title})
 
 
 def _chosen(plan: DownstreamPlan, only: Sequence[str]) -> list[tuple[Arm, int]]:
@@ -74,51 +61,93 @@ def _chosen(plan: DownstreamPlan, only: Sequence[str]) -> list[tuple[Arm, int]]:
 
 @dataclass(frozen=True)
 class DownstreamStudy:
-    """One study in one folder; see :func:`run_study`."""
+    """One study in one folder.
+
+    Writes ``generator/`` and ``templates/`` where none are given, ``data/``, ``pretrained/``, ``runs/ARM-SEED/`` and
+    ``measures/``.
+
+    Attributes:
+        out: the folder.
+        plan: how much of everything.
+        device: ``cpu`` or ``cuda``.
+        again: returns the command that does parts of it.
+    """
 
     out: Path
     plan: DownstreamPlan
+    device: str = "cpu"
+    again: Callable[..., str] = lambda *only: ""
+
+    def run(self, only: Sequence[str] = ()) -> Results:
+        """Do what is not done yet and return what was found, of the arms that there are.
+
+        Args:
+            only: what to do now: ``data``, arms, or arms with a seed, such as ``cal-40-0``; all by default.
+
+        Raises:
+            InputError: the folder holds a study of another plan, a name of no arm, templates that are no phantoms or
+                share protocols with the test, fewer cases than the arms need, or a generator that is not trained.
+        """
+        chosen = _chosen(self.plan, only)
+        self.prepare()
+        for arm, seed in chosen:
+            self.do(arm, seed)
+        return self.results()
 
     @cached_property
     def cases(self) -> StudyCases:
         """What is learned from and judged on."""
-        return StudyCases(Path(self.plan.data or self.out / DATA), self.plan)
+        own = {"generator": str(self.out / "generator"), "templates": str(self.out / "templates")}
+        plan = self.plan if self.plan.generator else self.plan.model_copy(update=own)
+        return StudyCases(Path(plan.data or self.out / DATA), plan, self.device)
+
+    @property
+    def _training(self) -> tuple[Task, ...]:
+        """The steps to a generator; none where one is given."""
+        plan, recipe = self.plan, as_fcas(find_recipe(self.plan.recipe))
+        if plan.generator:
+            return ()
+        phantoms = whole_grid(recipe, plan.training, plan.protocols)
+        return generator_tasks(phantoms, self.cases.templates, self.cases.generator, recipe, self.device)
 
     @cached_property
     def steps(self) -> Study:
         """What was done."""
-        expected_s: dict[str, float] = {"draw phantoms": 120.0, "make cases": 480.0, "look at cases": 30.0}
+        expected_s = {task.name: task.expected_s for task in self._training}
+        expected_s |= {"draw phantoms": 120.0, "make cases": 480.0, "look at cases": 30.0}
         for seed, arm in product(self.plan.seeds, self.plan.arms.arms):
             whole_s, share = 0.15 * arm.steps_share * self.plan.steps, arm.pretrain_share if arm.pretraining else 0.0
             expected_s |= {f"pre-train {arm.pretraining}-{seed}": share * whole_s} if arm.pretraining else {}
             expected_s[f"train {arm.name}-{seed}"] = (1 - share) * whole_s
-        identity = self.plan.model_dump(mode="json") | {"arms": self.plan.arms.model_dump(mode="json")}
-        return Study(self.out, identity, expected_s)
+        # Arms of one seed know nothing of others, so that seeds can be added later.
+        identity = self.plan.model_dump(mode="json", exclude={"seeds"})
+        return Study(self.out, identity | {"arms": self.plan.arms.model_dump(mode="json")}, expected_s)
 
-    def step(self, name: str, work: Callable[..., object], *given: object) -> None:
+    def step(self, name: str, only: str, work: Callable[..., object], *given: object) -> None:
         """Do a step that is not done yet."""
-        again = f"python -m cardiosynth.experiments.downstream_study {self.out}"
-        command = f"{again} --generator {self.plan.generator} --templates {self.plan.templates}"
-        self.steps.step(name, command, partial(work, *given))
+        self.steps.step(name, self.again(only), partial(work, *given))
 
     def prepare(self) -> None:
-        """Draw and make all cases, and look at them."""
+        """Train what is needed, draw and make all cases, and look at them."""
+        self.steps.do(*self._training)
         if not self.plan.real:
-            self.step("draw phantoms", self.cases.draw)
-        self.step("make cases", self.cases.make)
-        self.step("look at cases", lambda: write_json(self._measures("images"), self.cases.look()))
+            self.step("draw phantoms", DATA, self.cases.draw)
+        self.step("make cases", DATA, self.cases.make)
+        self.step("look at cases", DATA, lambda: write_json(self._measures("images"), self.cases.look()))
 
     def do(self, arm: Arm, seed: int) -> None:
         """Train and judge an arm, and what it starts from."""
+        name = f"{arm.name}-{seed}"
         if arm.pretraining:
-            self.step(f"pre-train {arm.pretraining}-{seed}", self._pretrain, arm, seed)
-        self.step(f"train {arm.name}-{seed}", self._train, arm, seed)
+            self.step(f"pre-train {arm.pretraining}-{seed}", name, self._pretrain, arm, seed)
+        self.step(f"train {name}", name, self._train, arm, seed)
 
     def _pretrain(self, arm: Arm, seed: int) -> None:
         assert arm.source is not None, "only arms with a source are pre-trained"
         recipe, run = self.cases.recipe, self._pretrained(arm, seed)
         stage, learned = arm.staged(recipe.segmenter, self.plan.steps, seed), self.cases.read(arm.source, arm.count)
-        train_segmenter(learned, run, stage.pretraining, recipe.intensity, label=f"pre-train {run.name}")
+        label = f"pre-train {run.name}"
+        train_segmenter(learned, run, stage.pretraining, recipe.intensity, device=self.device, label=label)
         found = {"test": self._judge(run, self.cases.read("test"))}
         for name in ("others", "coded", "reference"):
             found[name] = self._judge(run, self.cases.read(name, self.plan.looked_at))
@@ -132,12 +161,14 @@ class DownstreamStudy:
         elif arm.source:
             mixed_with = [self.cases.read(arm.source, arm.count)]
         label = f"train {run.name}"
-        train_segmenter(real, run, stage, recipe.intensity, mixed_with=mixed_with, init=start, label=label)
+        train_segmenter(
+            real, run, stage, recipe.intensity, mixed_with=mixed_with, init=start, device=self.device, label=label
+        )
         write_json(self._measures(run.name), self._judge(run, self.cases.read("test")))
 
     def _judge(self, run: Path, cases: Dataset) -> Rows:
         """Return for every case and structure how well a run's segmenter finds it."""
-        segmenter, rows = load_segmenter(run), []
+        segmenter, rows = load_segmenter(run, self.device), []
         with Progress(f"judge {run.name}", len(cases)) as progress:
             for case in cases:
                 found = compare_segmentation(predict_mask(segmenter, case).required_mask(), case)
@@ -146,8 +177,8 @@ class DownstreamStudy:
                 progress.update()
         return rows
 
-    def write_tables(self) -> None:
-        """Write the tables of what there is."""
+    def results(self) -> Results:
+        """Return what was found, of what there is."""
         final, pretrained = {}, {}
         for arm, seed in product(self.plan.arms.arms, self.plan.seeds):
             file, before = self._measures(f"{arm.name}-{seed}"), self._measures(f"pre-{arm.pretraining}-{seed}")
@@ -155,8 +186,8 @@ class DownstreamStudy:
                 final.setdefault(arm.name, {})[seed] = read_json(file)
             if arm.pretraining and before.exists():
                 pretrained.setdefault(arm.pretraining, {})[seed] = read_json(before)
-        text = tables(self.plan.arms, final, pretrained, read_json(self._measures("images")))
-        write_text(self.out / "table.md", text)
+        found = Findings(self.plan.arms, self.plan.steps, final, pretrained, read_json(self._measures("images")))
+        return found.results().model_copy(update={"stages": self.steps.stages()})
 
     def _pretrained(self, arm: Arm, seed: int) -> Path:
         return self.out / "pretrained" / f"{arm.pretraining}-{seed}"
@@ -166,49 +197,3 @@ class DownstreamStudy:
 
     def _measures(self, name: str) -> Path:
         return self.out / "measures" / f"{name}.json"
-
-
-app = App(help=__doc__)
-
-
-@app.default
-def main(
-    out: Path,
-    /,
-    *,
-    generator: Path,
-    templates: Path,
-    real: Path | None = None,
-    data: Path | None = None,
-    protocol: str = DownstreamPlan.model_fields["protocol"].default,
-    scale: float = 1.0,
-    steps: int = DownstreamPlan.model_fields["steps"].default,
-    seeds: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
-    only: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-    changes: Annotated[list[str] | None, Parameter("--set", consume_multiple=False)] = None,
-) -> None:
-    """Run the study, or what is not done yet of it.
-
-    Args:
-        out: folder for everything.
-        generator: run of a trained generator.
-        templates: the phantoms it was trained on, or other cases with --real.
-        real: dataset to split into real and test cases; phantoms by default.
-        data: folder of the cases, which several studies may share; in OUT by default.
-        protocol: which arms are compared.
-        scale: factor on the protocol's numbers of cases.
-        steps: optimizer steps of every arm.
-        seeds: of the segmenters; 0 1 2 by default.
-        only: what to do now: data, arms, or arms with a seed; all by default.
-        changes: a.b=value settings of the recipe that differ.
-    """
-    plan = DownstreamPlan(
-        generator=str(generator), templates=str(templates), real=None if real is None else str(real),
-        data=None if data is None else str(data), protocol=protocol, scale=scale, steps=steps,
-        seeds=tuple(seeds or (0, 1, 2)), changes=tuple(changes or ()),
-    )  # fmt: skip
-    print(run_study(out, plan, only or []).read_text())  # noqa: T201
-
-
-if __name__ == "__main__":
-    app()

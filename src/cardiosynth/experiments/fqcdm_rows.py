@@ -3,11 +3,10 @@
 A method is FQCDM or an ablation of it (Table 5): codec continuous or quantized, discriminator of patches alone or with
 its edge branch. Each has three rows: ``reconstruction`` (encoded and decoded, nothing sampled), ``image`` (sampled from
 a noised real image, Algorithm 1) and ``noise`` (sampled from noise, told of the mask alone). Only of the first can a
-signal-to-noise ratio of 37 dB be true, and only the last is a synthetic patient.
+signal-to-noise ratio of 37 dB be true, and only the last is a synthetic patient. Beside them stand FQCDM trained by its
+joint loss, and what bicubic interpolation alone brings back from a coarser grid.
 """
 
-import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import product
@@ -20,19 +19,25 @@ from cardiosynth.autoencoder.codec import load_codec
 from cardiosynth.core.config import Settings, with_overrides
 from cardiosynth.core.errors import InputError
 from cardiosynth.data.dataset import Dataset, read_dataset
-from cardiosynth.experiments.coded import write_coded
-from cardiosynth.experiments.study import command_line
+from cardiosynth.experiments.coded import write_bicubic, write_coded
+from cardiosynth.experiments.study import Task, command_line
 from cardiosynth.recipes.fqcdm import FqcdmRecipe
 from cardiosynth.recipes.registry import find_recipe
 from cardiosynth.recipes.stages import Earlier, Synthesis, generate_cases, train_stage
 
 Start = Literal["reconstruction", "image", "noise"]
 STARTS: tuple[Start, ...] = ("reconstruction", "image", "noise")
+Stage = Literal["autoencoder", "diffusion", "joint"]
 CODECS = {"continuous": ("autoencoder.network.codebook=null",), "quantized": ()}
 OPPONENTS = {"patch": ("autoencoder.adversarial.kind=patch",), "dual": ()}
 """Settings in which an ablation differs from the recipe, which is FQCDM's."""
 FQCDM = "quantized-dual"
-EXPECTED_S = {"autoencoder": 1.1, "diffusion": 0.7, "reconstruction": 0.1, "image": 0.7, "noise": 0.7}
+JOINT = "quantized-dual-joint"
+BICUBIC = {"bicubic-2x": 2, "bicubic-4x": 4}
+"""Pixels of a slice's grid along each axis of one of the coarser grid."""
+SLICES = "slices"
+"""Folder of phantoms' slices in a study's."""
+EXPECTED_S = {"autoencoder": 1.1, "diffusion": 0.7, "joint": 1.8, "reconstruction": 0.1, "image": 0.7, "noise": 0.7}
 """Per optimizer step or slice, of fqcdm/cpu on one core."""
 
 
@@ -40,7 +45,9 @@ class TablesPlan(Settings):
     """How much of everything.
 
     Attributes:
-        data: real slices with the parts ``train``, ``validation`` and ``test``, as `prepare --split` writes them.
+        data: real slices with the parts ``train``, ``validation`` and ``test``, as `prepare --split` writes them;
+            `SLICES` in the study's folder is drawn, of phantoms.
+        patients: phantoms that are drawn.
         recipe: of FQCDM.
         seeds: of autoencoder and denoiser.
         strength: time at which an image is noised; the cosine process then keeps as much of it, 0.364 of the variance,
@@ -50,27 +57,12 @@ class TablesPlan(Settings):
     """
 
     data: str
+    patients: int = pydantic.Field(default=60, ge=10)
     recipe: str = "fqcdm/cpu"
     seeds: tuple[int, ...] = (0, 1, 2)
     strength: float = pydantic.Field(default=0.588, gt=0, le=1)
     judge_steps: int = pydantic.Field(default=1000, ge=1)
     changes: tuple[str, ...] = ()
-
-
-class Task(NamedTuple):
-    """A step of the study. Rows that share one name it alike, and it is done once.
-
-    Attributes:
-        name: of the step.
-        command: that does the same by hand.
-        work: does it.
-        expected_s: how long it takes, to tell how much is left.
-    """
-
-    name: str
-    command: str
-    work: Callable[[], object]
-    expected_s: float
 
 
 class Images(NamedTuple):
@@ -83,6 +75,7 @@ class Images(NamedTuple):
         tasks: what is done for it, in order; the last one writes ``dataset``.
         dataset: folder of the slices, each naming the real one of its mask as ``reference``.
         codebook: run whose codes are counted; None where there are none.
+        pairs_only: measure each slice beside its real one, and nothing of the set.
     """
 
     method: str
@@ -91,6 +84,7 @@ class Images(NamedTuple):
     tasks: tuple[Task, ...]
     dataset: Path
     codebook: Path | None = None
+    pairs_only: bool = False
 
     @property
     def name(self) -> str:
@@ -113,12 +107,26 @@ def all_rows(out: Path, plan: TablesPlan, device: str) -> list[Images]:
         Ablation(out, plan, codec, opponent, seed, device)
         for seed, opponent, codec in product(plan.seeds, reversed(OPPONENTS), reversed(CODECS))
     ]
-    return [method.images(start) for method in methods for start in STARTS]
+    methods += [Ablation(out, plan, "quantized", "dual", seed, device, jointly=True) for seed in plan.seeds]
+    return [method.images(start) for method in methods for start in STARTS] + [
+        _bicubic(out, plan, name) for name in BICUBIC
+    ]
+
+
+def _bicubic(out: Path, plan: TablesPlan, name: str) -> Images:
+    """Return a row that nothing was trained for, which is why it has one seed."""
+    made = out / "synthetic" / name
+
+    def work() -> None:
+        write_bicubic(read_dataset(plan.data).part("test"), BICUBIC[name], made)
+
+    task = Task(f"make {name}", again(out, plan, name), work, 1.0)
+    return Images(name, "reconstruction", plan.seeds[0], (task,), made, pairs_only=True)
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """One autoencoder and the denoiser of its latents.
+    """One autoencoder and the denoiser of its latents, trained one after the other or ``jointly``.
 
     Attributes:
         out: the study's folder.
@@ -127,6 +135,7 @@ class Ablation:
         opponent: of `OPPONENTS`.
         seed: of both trainings.
         device: ``cpu`` or ``cuda``.
+        jointly: by the paper's joint loss (``train joint``) and not one after the other.
     """
 
     out: Path
@@ -135,11 +144,12 @@ class Ablation:
     opponent: str
     seed: int
     device: str
+    jointly: bool = False
 
     @property
     def name(self) -> str:
         """Of the method."""
-        return f"{self.codec}-{self.opponent}"
+        return f"{self.codec}-{self.opponent}{'-joint' if self.jointly else ''}"
 
     @property
     def run(self) -> Path:
@@ -149,7 +159,8 @@ class Ablation:
     @property
     def settings(self) -> tuple[str, ...]:
         """How its recipe differs from the plan's."""
-        seeds = (f"autoencoder.training.seed={self.seed}", f"diffusion.training.seed={self.seed}")
+        trained = ("joint",) if self.jointly else ("autoencoder.training", "diffusion.training")
+        seeds = (f"{place}.seed={self.seed}" for place in trained)
         return (*self.plan.changes, *CODECS[self.codec], *OPPONENTS[self.opponent], *seeds)
 
     @cached_property
@@ -170,18 +181,19 @@ class Ablation:
         return read_dataset(self.plan.data).part("test")
 
     def images(self, start: Start) -> Images:
-        """Return a row. A reconstruction needs no denoiser."""
-        stages = ("autoencoder",) if start == "reconstruction" else ("autoencoder", "diffusion")
+        """Return a row. A reconstruction needs no denoiser, but one that is trained jointly is there already."""
+        stages: tuple[Stage, ...] = ("autoencoder",) if start == "reconstruction" else ("autoencoder", "diffusion")
+        stages = ("joint",) if self.jointly else stages
         tasks = (*(self._training(stage) for stage in stages), self._making(start))
         codebook = self.run if start == "reconstruction" and self.codec == "quantized" else None
         return Images(self.name, start, self.seed, tasks, self._made(start), codebook)
 
-    def _training(self, stage: Literal["autoencoder", "diffusion"]) -> Task:
+    def _training(self, stage: Stage) -> Task:
         data, recipe = Path(f"{self.plan.data}:train"), self.recipe
         work = partial(train_stage, stage, data, self.run, recipe, Earlier(), self.device, accept_verdict=True)
         words = ["train", stage, data, self.run, "--recipe", self.plan.recipe, "--accept-verdict"]
         words += [word for change in self.settings for word in ("--set", change)]
-        steps = getattr(recipe, stage).training.steps
+        steps = recipe.joint.steps if stage == "joint" else getattr(recipe, stage).training.steps
         name = f"train {stage} {self.name}-{self.seed}"
         return Task(name, command_line(*words, "--device", self.device), work, EXPECTED_S[stage] * steps)
 
@@ -208,9 +220,11 @@ class Ablation:
         return self.out / "synthetic" / f"{self.name}-{start}-{self.seed}"
 
 
-def again(out: Path, plan: TablesPlan, only: str | None = None) -> str:
-    """Return the command that does a study, or a part of it."""
-    words = ["python", "-m", "cardiosynth.experiments.fqcdm_tables", out, "--data", plan.data, "--recipe", plan.recipe]
-    words += ["--seeds", len(plan.seeds), "--strength", plan.strength, "--judge-steps", plan.judge_steps]
-    words += [word for change in plan.changes for word in ("--set", change)]
-    return shlex.join(map(str, [*words, *(["--only", only] if only else [])]))
+def again(out: Path, plan: TablesPlan, only: str) -> str:
+    """Return the command that does a row by hand, whatever the scale of the plan."""
+    plain = TablesPlan(data=plan.data)
+    numbers = ("patients", "recipe", "strength", "judge_steps")
+    changed = [f"{name}={getattr(plan, name)}" for name in numbers if getattr(plan, name) != getattr(plain, name)]
+    words = ["experiment", "fqcdm-table5", out, "--data", plan.data, "--seeds", len(plan.seeds)]
+    words += [word for change in (*changed, *plan.changes) for word in ("--set", change)]
+    return command_line(*words, "--only", only)

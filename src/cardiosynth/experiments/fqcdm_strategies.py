@@ -4,41 +4,44 @@ Mixed with real slices, alone, painted before real slices are learned (in-painti
 arms take as many optimizer steps, and all are judged on the same test patients: slices put together to volumes, and
 slice by slice. The data are split by patient; the paper divides slices.
 
-Run: ``python -m cardiosynth.experiments.fqcdm_strategies OUT --data ACDC --synthetic DATASET``. The same command goes
-on after a stop; ``--only`` names the cells to do now, and several processes may share the rest.
+``cardiosynth experiment fqcdm-table4 OUT`` (or ``fqcdm-figure4``, ``-figure5``, ``-figure6``) runs it. ``--only`` names
+the cells to do now, and several processes may share the rest.
 """
 
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pydantic
-from cyclopts import App, Parameter
 from jaxtyping import UInt8
 
 from cardiosynth.core.case import Case
-from cardiosynth.core.config import Settings, parse_settings, with_overrides
+from cardiosynth.core.config import Settings, with_overrides
 from cardiosynth.core.errors import InputError, suggest
 from cardiosynth.core.intensity import IntensityScale
 from cardiosynth.core.progress import Progress
 from cardiosynth.core.random import named_seed
-from cardiosynth.core.store import read_json, write_json, write_text
+from cardiosynth.core.store import read_json, write_json
 from cardiosynth.data.dataset import Dataset, read_dataset
 from cardiosynth.data.preparation import suited_scale
 from cardiosynth.data.splits import patient_of
 from cardiosynth.data.stacking import by_volume, stacked
+from cardiosynth.evaluation.results import Results
 from cardiosynth.evaluation.segmentations import compare_segmentation
+from cardiosynth.experiments.phantom_slices import write_phantom_slices
+from cardiosynth.experiments.request import Request
 from cardiosynth.experiments.strategies import PAINTING_SHARE, STRATEGIES, Arm, Network
-from cardiosynth.experiments.strategy_tables import tables
-from cardiosynth.experiments.study import Study
+from cardiosynth.experiments.strategy_tables import strategy_results
+from cardiosynth.experiments.study import Study, Task
+from cardiosynth.experiments.trained import slice_generator_tasks
 from cardiosynth.metrics.overlap import dice
 from cardiosynth.recipes.recipe import Recipe
 from cardiosynth.recipes.registry import find_recipe
+from cardiosynth.recipes.stages import Synthesis, generate_cases
 from cardiosynth.segmentation.augmentation import GEOMETRIC, NONE
 from cardiosynth.segmentation.inpainting import InpaintingStage, segmenter_start, train_inpainting
 from cardiosynth.segmentation.networks import target_classes
@@ -46,29 +49,34 @@ from cardiosynth.segmentation.predict import load_segmenter, predict_mask
 from cardiosynth.segmentation.staged import of_length
 from cardiosynth.segmentation.task import SegmentationStage, train_segmenter
 
-Several = Parameter(consume_multiple=True)
-
 
 class StrategyPlan(Settings):
     """How much of everything.
 
     Attributes:
-        data: real slices with the parts ``train`` and ``test``, as `prepare --slices --split` writes them.
-        synthetic: synthetic slices; of no test patient's mask.
+        data: real slices with the parts ``train`` and ``test``, as `prepare --slices --split` writes them; None draws
+            those of phantoms.
+        patients: phantoms that are drawn.
+        generator: run of a trained FQCDM that makes the synthetic slices; None trains one on the part ``train``.
+        synthetic: synthetic slices; of no test patient's mask. None makes them.
         strategies: of `STRATEGIES`.
         networks: which segmenters.
-        recipe: its segmenter is trained; its intensities are those of the data.
+        recipe: its segmenter is trained, and its generator; its intensities are those of the data.
+        scale: factor on the numbers of slices of the arms.
         ratio: synthetic slices for each real one, in arms that say no number.
         steps: optimizer steps of every arm.
         seeds: of the segmenters; the slices are the same for all.
         changes: ``segmenter.b=value`` settings of the recipe that differ.
     """
 
-    data: str
+    data: str | None = None
+    patients: int = pydantic.Field(default=60, ge=10)
+    generator: str | None = None
     synthetic: str | None = None
     strategies: tuple[str, ...] = ("table-4",)
     networks: tuple[Network, ...] = ("unet",)
     recipe: str = "fqcdm/cpu"
+    scale: float = pydantic.Field(default=1.0, gt=0, le=1)
     ratio: float = pydantic.Field(default=1.0, gt=0)
     steps: int = pydantic.Field(default=900, ge=4)
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -85,7 +93,7 @@ class StrategyPlan(Settings):
     @property
     def arms(self) -> dict[str, Arm]:
         """All arms by name; one that stands in several strategies is trained once."""
-        return {arm.name: arm for name in self.strategies for arm in STRATEGIES[name].arms}
+        return {arm.name: arm.scaled(self.scale) for name in self.strategies for arm in STRATEGIES[name].arms}
 
 
 class Cell(NamedTuple):
@@ -106,26 +114,14 @@ class Cell(NamedTuple):
         return f"painter-{self.arm.painted}-{self.network}-{self.seed}"
 
 
-def run_study(out: Path, plan: StrategyPlan, only: Sequence[str] = (), device: str = "cpu") -> Path:
-    """Do what is not done yet of the study in ``out`` and return its tables.
-
-    Writes ``runs/CELL``, ``measures/CELL.json`` and ``table.md``, of the cells that there are.
-
-    Args:
-        out: the study's folder.
-        plan: how much of everything.
-        only: what to do now: cells such as ``real-unet-0``, or arms; all by default.
-        device: ``cpu`` or ``cuda``.
-
-    Raises:
-        InputError: the folder holds a study of another plan, a name of no cell, too few slices, or synthetic slices of
-            test patients.
-    """
-    cells = _chosen(plan, only)
-    study = StrategyStudy(out, plan, device)
-    for cell in cells:
-        study.do(cell)
-    return study.write_tables()
+def experiment(request: Request) -> Results:
+    """Run the study as it was asked for."""
+    data = None if request.data is None else str(request.data)
+    generator = None if request.generator is None else str(request.generator)
+    study = StrategyStudy(
+        request.out, request.plan(StrategyPlan, data=data, generator=generator), request.device, request.command
+    )
+    return study.run(request.only).model_copy(update={"title": request.experiment.title})
 
 
 def _chosen(plan: StrategyPlan, only: Sequence[str]) -> list[Cell]:
@@ -139,11 +135,37 @@ def _chosen(plan: StrategyPlan, only: Sequence[str]) -> list[Cell]:
 
 @dataclass(frozen=True)
 class StrategyStudy:
-    """One study in one folder; see :func:`run_study`."""
+    """One study in one folder.
+
+    Writes ``slices/``, ``generator/`` and ``synthetic/`` where they are not given, ``runs/CELL`` and
+    ``measures/CELL.json``.
+
+    Attributes:
+        out: the folder.
+        plan: how much of everything.
+        device: ``cpu`` or ``cuda``.
+        again: returns the command that does parts of it.
+    """
 
     out: Path
     plan: StrategyPlan
     device: str = "cpu"
+    again: Callable[..., str] = lambda *only: ""
+
+    def run(self, only: Sequence[str] = ()) -> Results:
+        """Do what is not done yet and return what was found, of the cells that there are.
+
+        Args:
+            only: what to do now: cells such as ``real-unet-0``, or arms; all by default.
+
+        Raises:
+            InputError: the folder holds a study of another plan, a name of no cell, too few slices, or synthetic slices
+                of test patients.
+        """
+        cells = _chosen(self.plan, only)
+        for cell in cells:
+            self.do(cell)
+        return self.results()
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -153,28 +175,53 @@ class StrategyStudy:
     @cached_property
     def steps(self) -> Study:
         """What was done."""
-        expected_s = {}
+        expected_s = {task.name: task.expected_s for task in self._preparing}
         for cell in _chosen(self.plan, ()):
             if cell.arm.painted:
                 expected_s[f"train {cell.painter}"] = 0.1 * PAINTING_SHARE * self.plan.steps
             expected_s[f"train {cell.name}"] = 0.1 * self.plan.steps
-        return Study(self.out, self.plan.model_dump(mode="json"), expected_s)
+        # Cells of one seed know nothing of others, so that seeds can be added later.
+        return Study(self.out, self.plan.model_dump(mode="json", exclude={"seeds"}), expected_s)
 
     def do(self, cell: Cell) -> None:
-        """Train and judge one segmenter, and first what it starts from."""
-        command = self._command(cell)
+        """Train and judge one segmenter, and first what it needs and what it starts from."""
+        made = cell.arm.synthetic != 0 or cell.arm.painted
+        self.steps.do(*(self._preparing if made else self._drawing))
+        command = self.again(cell.name)
         if cell.arm.painted:
             self.steps.step(f"train {cell.painter}", command, partial(self._paint, cell))
         self.steps.step(f"train {cell.name}", command, partial(self._train, cell))
 
-    def _command(self, cell: Cell) -> str:
-        plan = self.plan
-        words = ["python", "-m", "cardiosynth.experiments.fqcdm_strategies", self.out, "--data", plan.data]
-        words += ["--synthetic", plan.synthetic] if plan.synthetic else []
-        words += ["--strategies", *plan.strategies, "--networks", *plan.networks, "--recipe", plan.recipe]
-        words += ["--ratio", plan.ratio, "--steps", plan.steps, "--seeds", len(plan.seeds), "--device", self.device]
-        words += [word for change in plan.changes for word in ("--set", change)]
-        return shlex.join(map(str, [*words, "--only", cell.name]))
+    @property
+    def _data(self) -> Path:
+        return Path(self.plan.data or self.out / "slices")
+
+    @property
+    def _drawing(self) -> tuple[Task, ...]:
+        """Draw slices of phantoms, where none are given."""
+        if self.plan.data:
+            return ()
+        work = partial(write_phantom_slices, self._data, self.plan.patients, self.recipe.shape[0])
+        return (Task("draw slices", self.again(), work, 2.0 * self.plan.patients),)
+
+    @property
+    def _preparing(self) -> tuple[Task, ...]:
+        """All steps to synthetic slices, where none are given."""
+        if self.plan.synthetic:
+            return self._drawing
+        plan, train = self.plan, Path(f"{self._data}:train")
+        run = Path(plan.generator or self.out / "generator")
+        tasks = () if plan.generator else slice_generator_tasks(train, run, self.recipe, self.device)
+        making = Task("make slices", self.again(), partial(self._make, train, run), 600.0)
+        return (*self._drawing, *tasks, making)
+
+    def _make(self, train: Path, run: Path) -> None:
+        """Make as many slices for the masks of the training patients as any arm wants."""
+        wanted = [n for arm in self.plan.arms.values() for n in (arm.synthetic, arm.painted)]
+        count = max(round(self.plan.ratio * len(self.real)) if n is None else n for n in wanted)
+        settings = ("sampler.confidence=null",)
+        request = Synthesis(run, train, train, count, 0, device=self.device, overrides=settings)
+        generate_cases(request, self.out / "synthetic")
 
     # -----------------------------------------------------------------------------------------------------------
     # Slices.
@@ -182,26 +229,25 @@ class StrategyStudy:
     @cached_property
     def real(self) -> Dataset:
         """All real slices to learn from."""
-        return read_dataset(self.plan.data).part("train")
+        return read_dataset(self._data).part("train")
 
     @cached_property
     def test(self) -> Dataset:
         """Slices of the patients that all arms are judged on."""
-        return read_dataset(self.plan.data).part("test")
+        return read_dataset(self._data).part("test")
 
     @cached_property
     def synthetic(self) -> Dataset:
         """All synthetic slices."""
-        if self.plan.synthetic is None:
-            raise InputError("this arm learns from synthetic slices; give --synthetic a dataset of them.")
-        found, tested = read_dataset(self.plan.synthetic), {patient_of(i) for i in self.test.case_ids}
+        found = read_dataset(self.plan.synthetic or self.out / "synthetic")
+        tested = {patient_of(i) for i in self.test.case_ids}
         for case_id, row in found.rows.items():
             facts = row["provenance"]
             for origin in (*facts.get("parents", ()), facts.get("reference"), facts.get("template")):
                 if origin is not None and patient_of(str(origin)) in tested:
                     raise InputError(
                         f"{found.root}: {case_id} was made from {origin}, a test patient; make slices for the masks of "
-                        f"{self.plan.data}:train."
+                        f"{self._data}:train."
                     )
         return found
 
@@ -260,16 +306,19 @@ class StrategyStudy:
     def _measures(self, name: str) -> Path:
         return self.out / "measures" / f"{name}.json"
 
-    def write_tables(self) -> Path:
-        """Write the tables of what there is and return their file."""
+    def results(self) -> Results:
+        """Return what was found, of what there is."""
         found: dict[Network, dict[str, dict[int, Any]]] = {}
         for arm, network, seed in _chosen(self.plan, ()):
             file = self._measures(Cell(arm, network, seed).name)
             if file.exists():
                 found.setdefault(network, {}).setdefault(arm.name, {})[seed] = read_json(file)
         strategies = {name: STRATEGIES[name] for name in self.plan.strategies}
-        write_text(self.out / "table.md", tables(strategies, found, self.plan.steps))
-        return self.out / "table.md"
+        volumes = by_volume(self.test)
+        patients = {patient_of(case_id) for case_id in self.test.case_ids}
+        test = f"{len(volumes)} test volumes of {len(patients)} patients"
+        shown = strategy_results(strategies, found, self.plan.steps, test)
+        return shown.model_copy(update={"stages": self.steps.stages()})
 
 
 def some(slices: Dataset, count: int) -> Dataset:
@@ -324,55 +373,3 @@ def _row(case: Case, structures: Mapping[str, Mapping[str, float]]) -> dict[str,
 
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
-
-
-app = App(help=__doc__)
-
-
-@app.default
-def main(
-    out: Path,
-    /,
-    *,
-    data: Path,
-    synthetic: Path | None = None,
-    strategies: Annotated[list[str] | None, Several] = None,
-    networks: Annotated[list[Network] | None, Several] = None,
-    recipe: str = StrategyPlan.model_fields["recipe"].default,
-    ratio: float = 1.0,
-    steps: int = StrategyPlan.model_fields["steps"].default,
-    seeds: int = 3,
-    changes: Annotated[list[str] | None, Parameter("--set", consume_multiple=False)] = None,
-    only: Annotated[list[str] | None, Several] = None,
-    device: str = "cpu",
-) -> None:
-    """Run the study, or what is not done yet of it.
-
-    Args:
-        out: folder for everything.
-        data: real slices, split by patient into train and test.
-        synthetic: synthetic slices, for masks of training patients.
-        strategies: table-4 (default), figure-4, figure-5, figure-6.
-        networks: unet (default), swin_unet.
-        recipe: whose segmenter is trained.
-        ratio: synthetic slices for each real one, in table-4.
-        steps: optimizer steps of every arm.
-        seeds: how many.
-        changes: one setting of the recipe, e.g. --set segmenter.training.batch_size=4; may be given often.
-        only: cells to do now, such as real-unet-0, or arms; all by default.
-        device: cpu or cuda.
-    """
-    plan = parse_settings(
-        StrategyPlan,
-        {
-            "data": str(data), "synthetic": None if synthetic is None else str(synthetic),
-            "strategies": strategies or ["table-4"], "networks": networks or ["unet"], "recipe": recipe,
-            "ratio": ratio, "steps": steps, "seeds": list(range(seeds)), "changes": changes or [],
-        },
-        "the plan",
-    )  # fmt: skip
-    print(run_study(out, plan, only or [], device).read_text())  # noqa: T201
-
-
-if __name__ == "__main__":
-    app()

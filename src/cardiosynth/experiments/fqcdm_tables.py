@@ -5,64 +5,88 @@ has three named rows: see ``fqcdm_rows``. Table 5's eight cells (codec, latents,
 and their denoisers; each is trained once. Segmenters that took no part in any training tell whether slices show their
 masks, and give the features of KID and FID.
 
-Run: ``python -m cardiosynth.experiments.fqcdm_tables OUT --data ACDC_SLICES``. The same command goes on after a stop;
-``--only`` names the rows to do now, and several processes may share the rest.
+``cardiosynth experiment fqcdm-table5 OUT`` runs it. ``--only`` names the rows to do now, and several processes may
+share the rest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import App, Parameter
-
-from cardiosynth.core.config import parse_settings
 from cardiosynth.core.errors import InputError, suggest
 from cardiosynth.core.picture import save_png
-from cardiosynth.core.store import read_json, write_json, write_text
+from cardiosynth.core.store import read_json, write_json
 from cardiosynth.data.dataset import read_dataset
+from cardiosynth.evaluation.results import GalleryFigure, Results, Tile, pointer
 from cardiosynth.experiments.fqcdm_measures import Measuring
-from cardiosynth.experiments.fqcdm_rows import STARTS, Images, TablesPlan, Task, again, all_rows
-from cardiosynth.experiments.method_tables import tables
+from cardiosynth.experiments.fqcdm_rows import SLICES, STARTS, Images, TablesPlan, all_rows
+from cardiosynth.experiments.method_tables import method_results
+from cardiosynth.experiments.phantom_slices import write_phantom_slices
+from cardiosynth.experiments.request import Request
 from cardiosynth.experiments.slice_judge import HALVES, train_extractor, train_judge
 from cardiosynth.experiments.slice_sheets import draw_sheet
-from cardiosynth.experiments.study import Study
+from cardiosynth.experiments.study import Study, Task
+from cardiosynth.recipes.registry import find_recipe
 
 SHEET_ORDER = tuple(reversed(STARTS))
 """From what is made of the mask alone to what is nearly the real slice."""
+SHOWN = 4
+"""Masks in the gallery."""
 
 
-def run_study(out: Path, plan: TablesPlan, only: Sequence[str] = (), device: str = "cpu") -> Path:
-    """Do what is not done yet of the study in ``out`` and return its tables.
-
-    Writes ``judge``, ``features``, ``runs/METHOD-SEED``, ``synthetic/ROW``, ``measures/ROW.json``, ``table.md`` of the
-    rows that there are, and ``sheets/METHOD-SEED.png`` where all three are. Sheets show the test slices.
-
-    Args:
-        out: the study's folder.
-        plan: how much of everything.
-        only: what to do now: rows such as ``quantized-dual-noise-0``, the same without its seed, or methods; all by
-            default.
-        device: ``cpu`` or ``cuda``.
-
-    Raises:
-        InputError: the folder holds a study of another plan, a name of no row, or data without its three parts.
-    """
-    study = TablesStudy(out, plan, device)
-    for images in study.chosen(only):
-        study.do(images)
-    study.draw_sheets()
-    return study.write_tables()
+def experiment(request: Request) -> Results:
+    """Run the study as it was asked for; without ``--data`` on slices of phantoms."""
+    data = str(request.data or request.out / SLICES)
+    study = TablesStudy(request.out, request.plan(TablesPlan, data=data), request.device, request.command)
+    return study.run(request.only).model_copy(update={"title": request.experiment.title})
 
 
 @dataclass(frozen=True)
 class TablesStudy:
-    """One study in one folder; see :func:`run_study`."""
+    """One study in one folder.
+
+    Writes ``slices/`` where the data are to lie there, ``judge``, ``features``, ``runs/METHOD-SEED``,
+    ``synthetic/ROW``, ``measures/ROW.json``, and ``sheets/METHOD-SEED.png`` where all three rows of a method are there.
+    Sheets show the test slices.
+
+    Attributes:
+        out: the folder.
+        plan: how much of everything.
+        device: ``cpu`` or ``cuda``.
+        again: returns the command that does parts of it.
+    """
 
     out: Path
     plan: TablesPlan
     device: str = "cpu"
+    again: Callable[..., str] = lambda *only: ""
+
+    def run(self, only: Sequence[str] = ()) -> Results:
+        """Do what is not done yet and return what was found, of the rows that there are.
+
+        Args:
+            only: what to do now: rows such as ``quantized-dual-noise-0``, the same without its seed, or methods; all by
+                default.
+
+        Raises:
+            InputError: the folder holds a study of another plan, a name of no row, or data without its three parts.
+        """
+        self._draw_slices()
+        for images in self.chosen(only):
+            self.do(images)
+        self.draw_sheets()
+        return self.results()
+
+    def _draw_slices(self) -> None:
+        """Draw slices of phantoms, where the data are to lie in the study's folder."""
+        slices = self.out / SLICES
+        if Path(self.plan.data) == slices:
+            shape = find_recipe(self.plan.recipe).shape
+            work = partial(write_phantom_slices, slices, self.plan.patients, shape[0])
+            study = Study(self.out, self._identity, {"draw slices": 2.0 * self.plan.patients})
+            study.step("draw slices", self.again(), work)
 
     @cached_property
     def rows(self) -> list[Images]:
@@ -81,18 +105,20 @@ class TablesStudy:
     def steps(self) -> Study:
         """What was done."""
         tasks = [*self._judging, *(task for images in self.rows for task in self._tasks(images))]
-        # Rows of one seed know nothing of others, so that seeds can be added later.
-        identity = self.plan.model_dump(mode="json", exclude={"seeds"})
-        return Study(self.out, identity, {task.name: task.expected_s for task in tasks})
+        return Study(self.out, self._identity, {task.name: task.expected_s for task in tasks})
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """Rows of one seed know nothing of others, so that seeds can be added later."""
+        return self.plan.model_dump(mode="json", exclude={"seeds"})
 
     def do(self, images: Images) -> None:
         """Train, make and measure one row, and first what measures it."""
-        for task in (*self._judging, *self._tasks(images)):
-            self.steps.step(task.name, task.command, task.work)
+        self.steps.do(*self._judging, *self._tasks(images))
 
     @property
     def _judging(self) -> tuple[Task, ...]:
-        plan, command = self.plan, again(self.out, self.plan)
+        plan, command = self.plan, self.again()
         given = (Path(plan.data), plan.recipe, plan.judge_steps, plan.changes, self.device)
         expected_s = 0.12 * plan.judge_steps
         return (
@@ -102,7 +128,7 @@ class TablesStudy:
         )
 
     def _tasks(self, images: Images) -> tuple[Task, ...]:
-        command, work = again(self.out, self.plan, images.name), partial(self._measure, images)
+        command, work = self.again(images.name), partial(self._measure, images)
         return (*images.tasks, Task(f"measure {images.name}", command, work, 60.0))
 
     @cached_property
@@ -138,57 +164,31 @@ class TablesStudy:
                 sheet.parent.mkdir(exist_ok=True)
                 save_png(draw_sheet(read_dataset(self.plan.data).part("test"), made), sheet)
 
-    def write_tables(self) -> Path:
-        """Write the tables of what there is and return their file."""
+    def results(self) -> Results:
+        """Return what was found, of what there is."""
         found: dict[tuple[str, str], dict[int, Mapping[str, Any]]] = {}
         for images in self.rows:
             file = self._measures(images.name)
             if file.exists():
                 found.setdefault((images.method, images.start), {})[images.seed] = read_json(file)
-        write_text(self.out / "table.md", tables(found, read_json(self._measures("real")), self.plan.strength))
-        return self.out / "table.md"
+        shown = method_results(found, read_json(self._measures("real")), self.plan.strength)
+        figures = tuple(figure for figure in [self._gallery()] if figure)
+        return shown.model_copy(update={"stages": self.steps.stages(), "figures": figures})
 
-
-app = App(help=__doc__)
-
-
-@app.default
-def main(
-    out: Path,
-    /,
-    *,
-    data: Path,
-    recipe: str = TablesPlan.model_fields["recipe"].default,
-    seeds: int = 1,
-    strength: float = TablesPlan.model_fields["strength"].default,
-    judge_steps: int = TablesPlan.model_fields["judge_steps"].default,
-    changes: Annotated[list[str] | None, Parameter("--set", consume_multiple=False)] = None,
-    only: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-    device: str = "cpu",
-) -> None:
-    """Run the study, or what is not done yet of it.
-
-    Args:
-        out: folder for everything.
-        data: real slices, split by patient into train, validation and test.
-        recipe: FQCDM's; ablations differ from it in one or two settings.
-        seeds: how many trainings of each method; more may be added later.
-        strength: how far the row `image` noises, from 0 (not at all) to 1 (to the end).
-        judge_steps: optimizer steps of each of the three segmenters that judge.
-        changes: one setting of the recipe, e.g. --set diffusion.training.steps=8000; may be given often.
-        only: rows to do now, such as quantized-dual-noise-0 or quantized-dual-noise, or methods; all by default.
-        device: cpu or cuda.
-    """
-    plan = parse_settings(
-        TablesPlan,
-        {
-            "data": str(data), "recipe": recipe, "seeds": list(range(seeds)), "strength": strength,
-            "judge_steps": judge_steps, "changes": changes or [],
-        },
-        "the plan",
-    )  # fmt: skip
-    print(run_study(out, plan, only or [], device).read_text())  # noqa: T201
-
-
-if __name__ == "__main__":
-    app()
+    def _gallery(self) -> GalleryFigure | None:
+        """Return masks of test slices with what the first method that is whole makes of them; a row per mask."""
+        test, whole = read_dataset(self.plan.data).part("test"), (self.out / "sheets").glob("*.png")
+        name = next((sheet.stem for sheet in sorted(whole, reverse=True)), None)
+        if name is None:
+            return None
+        made = {x.start: read_dataset(x.dataset) for x in self.rows if f"{x.method}-{x.seed}" == name}
+        rows = []
+        for case_id in test.case_ids[:: max(1, len(test) // SHOWN)][:SHOWN]:
+            tiles = [Tile(case=pointer(test.root, case_id, self.out), text="mask", layer="mask")]
+            for start in SHEET_ORDER:
+                own = next(n for n, row in made[start].rows.items() if row["provenance"]["reference"] == case_id)
+                tiles.append(Tile(case=pointer(made[start].root, own, self.out), text=start, layer="image"))
+            tiles.append(Tile(case=pointer(test.root, case_id, self.out), text="real", layer="image"))
+            rows.append(tuple(tiles))
+        caption = "What is made for the masks of test slices: from noise, from the noised real slice, and encoded only."
+        return GalleryFigure(title=f"Slices of {name}", caption=caption, rows=tuple(rows))

@@ -1,15 +1,15 @@
-"""FQCDM's Tables 1 to 3 and 5 in Markdown, of the rows that there are, with the published numbers beside ours."""
+"""FQCDM's Tables 1 to 3 and 5 in tables, of the rows that there are, with the published numbers beside ours."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from cardiosynth.evaluation.statistics import Interval, holm, mean_interval, paired_p_value
-from cardiosynth.experiments.fqcdm_rows import CODECS, FQCDM, OPPONENTS, STARTS
-from cardiosynth.experiments.markdown import head, in_brackets, line, mean_of
+from cardiosynth.evaluation.results import Cell, Column, Estimate, Results, Table, estimate
+from cardiosynth.evaluation.statistics import Interval, holm, mean_interval, mean_of, paired_p_value
+from cardiosynth.experiments.fqcdm_rows import BICUBIC, CODECS, FQCDM, JOINT, OPPONENTS, STARTS
 from cardiosynth.experiments.slice_judge import over_real
 
 Measures = Mapping[str, Any]
@@ -45,41 +45,45 @@ VQGAN of Tables 1 and 2, which is quantized, so that what FQB adds there is not 
 
 LATENTS = {"reconstruction": ENCODED, "image": DENOISED, "noise": DENOISED}
 TITLES = {"reconstruction": "reconstruction", "image": "image start", "noise": "noise start"}
+NAMES = {FQCDM: "FQCDM", JOINT: "FQCDM, joint loss"}
 Pair = tuple[tuple[str, str], tuple[str, str]]
 """Two rows; what the first has beyond the second is asked."""
 
 
-def tables(found: Found, real: Measures, strength: float) -> str:
-    """Return everything as Markdown.
+def method_results(found: Found, real: Measures, strength: float) -> Results:
+    """Return everything that is shown.
 
     Args:
         found: what was measured.
         real: of the real test slices.
         strength: of the image starts.
     """
-    parts = [_protocol(real, strength), "## Tables 1 to 3", quality_table(found, real), published_table()]
-    ablation = ablation_table(found)
-    if ablation:
-        parts += ["## Table 5", ablation, effect_table(found), ABLATION_NOTE]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    said = _protocol(real, strength)
+    tables = [quality_table(found, real, said), published_table(), ablation_table(found), effect_table(found)]
+    return Results(title="FQCDM", summary=_slices(real), tables=tuple(table for table in tables if table))
 
 
-def _protocol(real: Measures, strength: float) -> str:
+def _slices(real: Measures) -> str:
     rows = real["agreement"]
     patients = len({row["patient"] for row in rows})
     return (
-        f"{len(rows)} real test slices of {patients} patients whom no method has seen, and slices made for their "
-        f"masks. In [0, 1] is {real['window']}; MR that was normalized when it was prepared has the 0.5 and the 99.5 "
-        "percentile of its volume at 0 and 1000. PSNR (range 1) and MS-SSIM: beside the real slice of the mask. "
-        "Reconstruction: that slice, encoded and decoded. Image start: that slice, noised to "
-        f"{strength:g} of the process and sampled back. Noise start: sampled from noise; another patient with this "
-        "mask, whose PSNR tells of likeness and not of quality. KID x 1000, and FID of as many slices as half of the "
-        f"test patients have, beside that of the other half: features of {real['features']}, trained on the "
-        "validation patients. MS-SSIM among themselves: of pairs of different patients. Dice: of the masks with what "
-        "segmenters find that learned from the validation patients and the other half of the test patients. Near "
-        "copies: nearer to a training slice, by their pictures, than the 5th percentile of test slices are. Brackets: "
-        "95 % bootstrap intervals over seeds and patients; of KID, from "
-        "the lowest to the highest end that a seed has."
+        f"{len(rows)} real test slices of {patients} patients whom no method has seen, and slices made for their masks."
+    )
+
+
+def _protocol(real: Measures, strength: float) -> str:
+    return (
+        f"{_slices(real)} In [0, 1] is {real['window']}; MR that was normalized when it was prepared has the 0.5 and "
+        "the 99.5 percentile of its volume at 0 and 1000. PSNR (range 1) and MS-SSIM: beside the real slice of the "
+        "mask. Reconstruction: that slice, encoded and decoded. Bicubic: that slice, brought to a grid 2 or 4 times as "
+        f"coarse and back. Image start: that slice, noised to {strength:g} of the process and sampled back. Noise "
+        "start: sampled from noise; another patient with this mask, whose PSNR tells of likeness and not of quality. "
+        "KID x 1000, and FID of as many slices as half of the test patients have, beside that of the other half: "
+        f"features of {real['features']}, trained on the validation patients. MS-SSIM among themselves: of pairs of "
+        "different patients. Dice: of the masks with what segmenters find that learned from the validation patients "
+        "and the other half of the test patients. Near copies: nearer to a training slice, by their pictures, than the "
+        "5th percentile of test slices are. In parentheses: 95 % bootstrap intervals over seeds and patients; of KID, "
+        "from the lowest to the highest end that a seed has."
     )
 
 
@@ -87,38 +91,54 @@ def _protocol(real: Measures, strength: float) -> str:
 # Tables 1 to 3.
 
 
-def quality_table(found: Found, real: Measures) -> str:
-    """Return the three rows of FQCDM, and of every method that is no ablation of it, below real slices."""
+PSNR = Column(title="PSNR", unit="dB", better="higher")
+MS_SSIM = Column(title="MS-SSIM", better="higher", digits=3)
+KID = Column(title="KID x 1000", better="lower")
+DICE = Column(title="Dice", better="higher", digits=3)
+OF_SETS = (
+    KID, Column(title="FID", better="lower"), Column(title="FID, real halves"),
+    Column(title="MS-SSIM among themselves", digits=3), DICE, Column(title="over real", better="higher", digits=3),
+    Column(title="near copies", unit="%", better="lower", digits=1),
+    Column(title="by chance up to", unit="%", digits=1), Column(title="codes met"),
+)  # fmt: skip
+
+
+def quality_table(found: Found, real: Measures, said: str) -> Table:
+    """Return the three rows of FQCDM, and of every method that is no ablation of it, below real slices.
+
+    Bicubic interpolation comes last, as what reconstructions are to be compared with.
+    """
     ablations = {f"{codec}-{opponent}" for codec, opponent in product(CODECS, OPPONENTS)} - {FQCDM}
     shown = {key: by_seed for key, by_seed in found.items() if key[0] not in ablations}
-    lines = head(
-        "slices", "seeds", "PSNR, dB", "MS-SSIM", "KID x 1000", "FID", "FID, real halves", "MS-SSIM among themselves",
-        "Dice", "over real", "near copies, %", "codes met",
-    )  # fmt: skip
-    dice = agreement([real])
-    lines.append(line("real", "-", "-", "-", *_real_sets(found), f"{mean_of(real['likeness']):.3f}", dice, *["-"] * 3))
+    of_real = (*_real_sets(found), mean_of(real["likeness"]), agreement([real]), None, None, None, None)
+    rows: list[tuple[Cell, ...]] = [("real", None, None, None, *of_real)]
     for (method, start), by_seed in shown.items():
-        title = f"{'FQCDM' if method == FQCDM else method}, {TITLES[start]}"
-        lines.append(line(title, str(len(by_seed)), *_quality(list(by_seed.values()), real)))
-    return "\n".join(lines)
+        title = method if method in BICUBIC else f"{NAMES.get(method, method)}, {TITLES[start]}"
+        rows.append((title, len(by_seed), *_quality(list(by_seed.values()), real)))
+    columns = (Column(title="slices"), Column(title="seeds", digits=0), PSNR, MS_SSIM, *OF_SETS)
+    return Table(title="Tables 1 to 3", protocol=said, columns=columns, rows=tuple(rows))
 
 
-def _quality(measures: Sequence[Measures], real: Measures) -> list[str]:
-    ratio = np.mean([over_real(one["agreement"], real["agreement"]) for one in measures])
+def _quality(measures: Sequence[Measures], real: Measures) -> list[Cell]:
+    pairs = [estimate(mean_of_pairs(measures, key)) for key in ("psnr_db", "ms_ssim")]
+    return [*pairs, *(_as_a_set(measures, real) if "sets" in measures[0] else [None] * len(OF_SETS))]
+
+
+def _as_a_set(measures: Sequence[Measures], real: Measures) -> list[Cell]:
+    ratio = float(np.mean([over_real(one["agreement"], real["agreement"]) for one in measures]))
     sets = [one["sets"] for one in measures]
     return [
-        in_brackets(mean_of_pairs(measures, "psnr_db"), 2), in_brackets(mean_of_pairs(measures, "ms_ssim"), 3),
         kernel_distance(sets), _mean(one["FID"] for one in sets), _mean(one["FID, real halves"] for one in sets),
-        f"{mean_of(value for one in measures for value in one['likeness']):.3f}",
-        agreement(measures), f"{ratio:.3f}", near_copies(measures), codes(measures),
+        mean_of(value for one in measures for value in one["likeness"]), agreement(measures), ratio,
+        *near_copies(measures), codes(measures),
     ]  # fmt: skip
 
 
-def _real_sets(found: Found) -> list[str]:
+def _real_sets(found: Found) -> tuple[float | None, ...]:
     """Return KID and FID between halves of the real slices, which every row has measured alike."""
-    sets = [one["sets"] for by_seed in found.values() for one in by_seed.values()]
+    sets = [one["sets"] for by_seed in found.values() for one in by_seed.values() if "sets" in one]
     distance = _mean(one["FID, real halves"] for one in sets)
-    return [_mean(one["KID, real halves"] for one in sets), distance, distance]
+    return _mean(one["KID, real halves"] for one in sets), distance, distance
 
 
 def mean_of_pairs(measures: Sequence[Measures], key: str) -> Interval:
@@ -127,77 +147,75 @@ def mean_of_pairs(measures: Sequence[Measures], key: str) -> Interval:
     return mean_interval(_values(measures, key), patients)
 
 
-def agreement(measures: Sequence[Measures]) -> str:
+def agreement(measures: Sequence[Measures]) -> Estimate | None:
     """Return the mean over structures of the judges' Dice, with its interval over seeds and patients."""
     rows = [sorted(one["agreement"], key=lambda row: row["reference"]) for one in measures]
     values = np.array([[mean_of(row["dice"].values()) for row in of_seed] for of_seed in rows])
-    return in_brackets(mean_interval(values, [row["patient"] for row in rows[0]]), 3)
+    return estimate(mean_interval(values, [row["patient"] for row in rows[0]]))
 
 
-def kernel_distance(sets: Sequence[Mapping[str, Any]]) -> str:
+def kernel_distance(sets: Sequence[Mapping[str, Any]]) -> Estimate | None:
     """Return the mean over seeds, from the lowest to the highest end of their intervals."""
     known = [one["KID x 1000"] for one in sets if one["KID x 1000"] is not None]
     if not known:
-        return "-"
+        return None
     value, low, high = zip(*known, strict=True)
-    return in_brackets(Interval(float(np.mean(value)), min(low), max(high)), 2)
+    return Estimate(value=float(np.mean(value)), low=min(low), high=max(high))
 
 
-def near_copies(measures: Sequence[Measures]) -> str:
-    """Return the share of near copies, and beside it the share up to which chance explains them."""
+def near_copies(measures: Sequence[Measures]) -> tuple[float, float]:
+    """Return the share of near copies in %, and the share up to which chance explains them."""
     found = [one["copies"]["pictures"] for one in measures]
     share, bound = (100 * mean_of(one[key] for one in found) for key in ("share", "bound"))
-    return f"{share:.1f} (chance: up to {bound:.1f})"
+    return share, bound
 
 
-def codes(measures: Sequence[Measures]) -> str:
+def codes(measures: Sequence[Measures]) -> str | None:
     """Return how many codes the test slices meet, of how many, and the perplexity; the means over seeds."""
     found = [one["codes"]["codes"] for one in measures if one["codes"]]
     if not found:
-        return "-"
+        return None
     met, count, perplexity = (mean_of(one[key] for one in found) for key in ("met", "count", "perplexity"))
     return f"{met:.0f} of {count:.0f}, as many as {perplexity:.0f} met alike"
 
 
-def published_table() -> str:
+def published_table() -> Table:
     """Return what the paper says; of which images, it does not say."""
-    lines = head("published, ACDC", "PSNR, dB", "MS-SSIM", "FID (Inception)")
-    for name, one in PUBLISHED.items():
-        lines.append(line(name, f"{one.psnr_db:.2f}", f"{one.ms_ssim_percent / 100:.4f}", f"{one.fid:.2f}"))
-    return "\n".join(lines)
+    rows = tuple((name, one.psnr_db, one.ms_ssim_percent / 100, one.fid) for name, one in PUBLISHED.items())
+    columns = (Column(title="method"), PSNR, MS_SSIM.model_copy(update={"digits": 4}), Column(title="FID (Inception)"))
+    protocol = "Published, on ACDC: single runs; the paper does not say of which images."
+    return Table(title="What the paper says", protocol=protocol, columns=columns, rows=rows)
 
 
 # ---------------------------------------------------------------------------------------------------------------
 # Table 5.
 
-ABLATION_NOTE = (
-    "Each line of the second table is the mean of the differences of all pairs of rows that differ in nothing else, "
-    "paired by seed and slice; intervals draw seeds and patients. p: Wilcoxon's signed-rank test over patients, each "
-    "the mean over slices, seeds and pairs, after Holm for the lines and both measures. The published numbers of "
-    "denoised latents stand with the image start, which Algorithm 1 describes."
-)
 
-
-def ablation_table(found: Found) -> str:
+def ablation_table(found: Found) -> Table | None:
     """Return codec, latents and discriminator, each in both kinds, denoised ones by where they start."""
-    lines = head(
-        "codec", "latents", "discriminator", "seeds", "PSNR, dB", "MS-SSIM", "KID x 1000", "Dice",
-        "published PSNR, dB", "published MS-SSIM",
-    )  # fmt: skip
+    rows: list[tuple[Cell, ...]] = []
     for opponent, start, codec in product(OPPONENTS, STARTS, CODECS):
         by_seed = found.get((f"{codec}-{opponent}", start))
         if by_seed:
             measures, one = list(by_seed.values()), PUBLISHED_ABLATION[f"{codec}-{opponent}", LATENTS[start]]
-            told = [f"{one.psnr_db:.2f}", f"{one.ms_ssim_percent / 100:.4f}"] if start != "noise" else ["-", "-"]
+            told = (one.psnr_db, one.ms_ssim_percent / 100) if start != "noise" else (None, None)
             latents = ENCODED if start == "reconstruction" else f"{DENOISED}, {TITLES[start]}"
-            pairs = (in_brackets(mean_of_pairs(measures, key), n) for key, n in (("psnr_db", 2), ("ms_ssim", 3)))
+            pairs = (estimate(mean_of_pairs(measures, key)) for key in ("psnr_db", "ms_ssim"))
             sets = kernel_distance([one["sets"] for one in measures])
-            lines.append(line(codec, latents, opponent, str(len(measures)), *pairs, sets, agreement(measures), *told))
-    return "\n".join(lines) if len(lines) > 2 else ""
+            rows.append((f"{codec}, {latents}, {opponent}", len(measures), *pairs, sets, agreement(measures), *told))
+    columns = (
+        Column(title="codec, latents, discriminator"), Column(title="seeds", digits=0), PSNR, MS_SSIM, KID, DICE,
+        Column(title="published PSNR", unit="dB"), Column(title="published MS-SSIM", digits=4),
+    )  # fmt: skip
+    protocol = (
+        "Measured as Tables 1 to 3. The published numbers of denoised latents stand with the image start, which "
+        "Algorithm 1 describes."
+    )
+    return Table(title="Table 5", protocol=protocol, columns=columns, rows=tuple(rows)) if rows else None
 
 
 def effects() -> list[tuple[str, list[Pair]]]:
-    """Return what Table 5 asks: what quantizing, the edge branch and denoising change, all else alike."""
+    """Return what Table 5 asks: what quantizing, the edge branch, denoising and the joint loss change."""
     found: list[tuple[str, list[Pair]]] = []
     for start in STARTS:
         pairs = [((f"quantized-{o}", start), (f"continuous-{o}", start)) for o in OPPONENTS]
@@ -207,25 +225,31 @@ def effects() -> list[tuple[str, list[Pair]]]:
     for start in ("image", "noise"):
         methods = [f"{c}-{o}" for c, o in product(CODECS, OPPONENTS)]
         found.append((f"{TITLES[start]} less reconstruction", [((m, start), (m, "reconstruction")) for m in methods]))
+    found += [(f"joint loss less two stages, {TITLES[start]}", [((JOINT, start), (FQCDM, start))]) for start in STARTS]
     return found
 
 
-def effect_table(found: Found) -> str:
+def effect_table(found: Found) -> Table | None:
     """Return the effects in PSNR and MS-SSIM, with intervals and p-values after Holm; of the pairs that there are."""
     asked = [(title, there) for title, pairs in effects() if (there := comparable(found, pairs))]
     if not asked:
-        return ""
+        return None
     compared = [[difference(found, pairs, key) for key in ("psnr_db", "ms_ssim")] for _, pairs in asked]
     p_values = iter(holm([p for both in compared for _, p in both]))
-    lines = head("difference", "pairs", "PSNR, dB", "p", "MS-SSIM", "p")
+    rows: list[tuple[Cell, ...]] = []
     for (title, pairs), both in zip(asked, compared, strict=True):
-        cells = [
-            cell
-            for (interval, _), digits in zip(both, (2, 4), strict=True)
-            for cell in (in_brackets(interval, digits, sign=True), f"{next(p_values):.3g}")
-        ]
-        lines.append(line(title, str(len(pairs)), *cells))
-    return "\n".join(lines)
+        cells = (cell for interval, _ in both for cell in (estimate(interval), f"{next(p_values):.3g}"))
+        rows.append((title, len(pairs), *cells))
+    columns = (
+        Column(title="difference"), Column(title="pairs", digits=0), PSNR.model_copy(update={"signed": True}),
+        Column(title="p, PSNR"), MS_SSIM.model_copy(update={"signed": True, "digits": 4}), Column(title="p, MS-SSIM"),
+    )  # fmt: skip
+    protocol = (
+        "Mean of the differences of all pairs of rows that differ in nothing else, paired by seed and slice; 95 % "
+        "intervals draw seeds and patients. p: Wilcoxon's signed-rank test over patients, each the mean over slices, "
+        "seeds and pairs, after Holm for the lines and both measures."
+    )
+    return Table(title="What each part changes", protocol=protocol, columns=columns, rows=tuple(rows))
 
 
 def difference(found: Found, pairs: Sequence[Pair], key: str) -> tuple[Interval, float]:
@@ -258,6 +282,6 @@ def _values(measures: Sequence[Measures], key: str) -> Float[np.ndarray, "seeds 
     return np.array([[row[key] for row in one["pairs"]] for one in measures], np.float64)
 
 
-def _mean(values: Any) -> str:
+def _mean(values: Iterable[float | None]) -> float | None:
     found = mean_of(values)
-    return "-" if np.isnan(found) else f"{found:.2f}"
+    return None if np.isnan(found) else found

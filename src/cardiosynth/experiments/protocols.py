@@ -123,13 +123,18 @@ class Protocol(Settings):
         """Return how many cases of these sources its arms need."""
         return max((arm.count for arm in self.arms if arm.source in sources), default=0)
 
-    def scaled(self, factor: float) -> "Protocol":
-        """Return the protocol with so many times the cases, two at least; names stay."""
+    def scaled(self, factor: float, synthetic: float = 1.0) -> "Protocol":
+        """Return the protocol with so many times the cases, two at least; names stay.
 
-        def of(number: int) -> int:
-            return max(2, round(factor * number)) if number else 0
+        Args:
+            factor: on all numbers.
+            synthetic: on top of it, on those of all but the real ones.
+        """
 
-        arms = [arm.model_copy(update={"real": of(arm.real), "count": of(arm.count)}) for arm in self.arms]
+        def of(number: int, times: float = 1.0) -> int:
+            return max(2, round(factor * times * number)) if number else 0
+
+        arms = [arm.model_copy(update={"real": of(arm.real), "count": of(arm.count, synthetic)}) for arm in self.arms]
         return self.model_copy(update={"arms": tuple(arms), "test": of(self.test)})
 
 

@@ -25,9 +25,10 @@ from cardiosynth.data.dataset import Dataset, read_dataset
 from cardiosynth.data.preparation import suited_scale
 from cardiosynth.data.splits import fold_of, patient_of
 from cardiosynth.evaluation.judge import agreement, refuse_partial
-from cardiosynth.evaluation.statistics import mean_interval
-from cardiosynth.experiments.markdown import head, in_brackets, line, mean_of
+from cardiosynth.evaluation.results import Cell, Column, Table, estimate
+from cardiosynth.evaluation.statistics import mean_interval, mean_of
 from cardiosynth.recipes.registry import find_recipe
+from cardiosynth.report.markdown import table_markdown
 from cardiosynth.segmentation.augmentation import GEOMETRIC
 from cardiosynth.segmentation.predict import Segmenter, load_segmenter
 from cardiosynth.segmentation.staged import load_folds, of_length, train_folds
@@ -115,24 +116,23 @@ def _reference(case_id: str, provenance: Mapping[str, Any]) -> str:
     return str(provenance["parents"][0] if provenance.get("parents") else provenance.get("reference", case_id))
 
 
-def agreement_table(real: Sequence[Mapping[str, Any]], synthetic: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Return in Markdown how well the judges find the masks' structures in every set, beside real slices."""
+def agreement_table(real: Sequence[Mapping[str, Any]], synthetic: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    """Return how well the judges find the masks' structures in every set, beside real slices."""
     names = list(real[0]["dice"])
-    lines = head("slices", "n", "Dice", *(name.replace("_", " ") for name in names), "over real")
+    cells: list[tuple[Cell, ...]] = []
     for title, rows in {REAL: real, **synthetic}.items():
-        values = np.array([[mean_of(row["dice"].values()) for row in rows]])
-        cells = [mean_interval(values, [row["patient"] for row in rows])]
-        for name in names:
-            own = np.array([[mean_of([row["dice"][name]]) for row in rows]])
-            cells.append(mean_interval(own, [row["patient"] for row in rows]))
-        lines.append(
-            line(title, str(len(rows)), *(in_brackets(cell, 3) for cell in cells), f"{over_real(rows, real):.3f}")
-        )
-    note = (
+        patients = [row["patient"] for row in rows]
+        values = [[mean_of(row["dice"].values()) for row in rows]]
+        values += [[mean_of([row["dice"][name]]) for row in rows] for name in names]
+        found = (estimate(mean_interval(np.array([line], np.float64), patients)) for line in values)
+        cells.append((title, len(rows), *found, over_real(rows, real)))
+    dice = [Column(title=name.replace("_", " "), better="higher", digits=3) for name in ("Dice", *names)]
+    columns = (Column(title="slices"), Column(title="n", digits=0), *dice, Column(title="over real", digits=3))
+    protocol = (
         "Mean over slices with 95 % bootstrap intervals over patients. Over real: of the means, those of real slices "
         "of the same masks where all of them are test slices, else of all test slices."
     )
-    return "\n".join([*lines, "", note, ""])
+    return Table(title="Masks found again", protocol=protocol, columns=columns, rows=tuple(cells))
 
 
 def over_real(rows: Sequence[Mapping[str, Any]], real: Sequence[Mapping[str, Any]]) -> float:
@@ -180,7 +180,7 @@ def main(
         if not file.exists() or {key: read_json(file)[key] for key in known} != known:
             write_json(file, {**known, "rows": judged(judges, test, dataset)})
         found[title] = read_json(file)["rows"]
-    write_text(out / "table.md", agreement_table(found.pop(REAL), found))
+    write_text(out / "table.md", table_markdown(agreement_table(found.pop(REAL), found)) + "\n")
     print((out / "table.md").read_text())  # noqa: T201
 
 

@@ -35,6 +35,11 @@ class Arm(Settings):
     augmented: bool = False
     steps_share: float = pydantic.Field(default=1.0, gt=0, le=1)
 
+    def scaled(self, factor: float) -> "Arm":
+        """Return the arm with so many times the slices, two at least; its name stays."""
+        counts = {"real": self.real, "synthetic": self.synthetic, "painted": self.painted}
+        return self.model_copy(update={key: n and max(2, round(factor * n)) for key, n in counts.items()})
+
 
 class Strategy(Settings):
     """Arms that belong together.

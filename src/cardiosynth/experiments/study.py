@@ -6,12 +6,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.progress import say
 from cardiosynth.core.store import append_row, read_json, read_rows, write_json
 from cardiosynth.evaluation.results import Stage
+
+
+class Task(NamedTuple):
+    """A step of a study. Parts that share one name it alike, and it is done once.
+
+    Attributes:
+        name: of the step.
+        command: that does the same by hand.
+        work: does it.
+        expected_s: how long it takes, to tell how much is left.
+    """
+
+    name: str
+    command: str
+    work: Callable[[], object]
+    expected_s: float
 
 
 class Study:
@@ -45,6 +61,11 @@ class Study:
             with self._alone(name):
                 if not self._is_done(name):
                     self._do(name, command, work)
+
+    def do(self, *tasks: Task) -> None:
+        """Do what is not done yet of some steps, in order."""
+        for task in tasks:
+            self.step(task.name, task.command, task.work)
 
     def _is_done(self, name: str) -> bool:
         return any(row["step"] == name and row["done"] for row in read_rows(self._times))

@@ -5,29 +5,32 @@ they are told: the mask alone, the mask and the template pair (published), or al
 template's means. Patients and protocols of the test are in no training. Each test mask gets a template of its own
 protocol (another patient) and one of another protocol, with the same noise.
 
-Run: ``python -m cardiosynth.experiments.template_study OUT``. The same command goes on after a stop.
+``cardiosynth experiment templates OUT`` runs it.
 """
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import permutations
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pydantic
-from cyclopts import App, Parameter
 
 from cardiosynth.autoencoder.codec import Codec, load_codec
 from cardiosynth.core.case import Case
 from cardiosynth.core.config import Settings, with_overrides
 from cardiosynth.core.errors import InputError, suggest
 from cardiosynth.core.progress import Progress
-from cardiosynth.core.store import read_json, write_json, write_text
+from cardiosynth.core.store import read_json, write_json
 from cardiosynth.data.dataset import Dataset, DatasetWriter, read_dataset
 from cardiosynth.evaluation.measures import heart, measure_pair
-from cardiosynth.experiments.study import Study, command_line
-from cardiosynth.experiments.template_tables import Rows, tables
+from cardiosynth.evaluation.results import GalleryFigure, Results, Tile, pointer
+from cardiosynth.experiments.request import Request
+from cardiosynth.experiments.study import Study, Task, command_line
+from cardiosynth.experiments.template_tables import Rows, template_results
+from cardiosynth.experiments.trained import Stage, stage_task
 from cardiosynth.metrics.copies import common_interior, texture_correlation
 from cardiosynth.metrics.fidelity import rmse, structure_means
 from cardiosynth.recipes.fcas import FcasRecipe
@@ -53,6 +56,7 @@ class TemplatePlan(Settings):
         cases: of the test patients, the first ones, whose masks get images; all of them are templates.
         steps: optimizer steps of every control stage.
         seeds: of the control stages.
+        changes: ``a.b=value`` settings of the recipe that differ.
     """
 
     recipe: str = "fcas/demo"
@@ -63,6 +67,7 @@ class TemplatePlan(Settings):
     cases: int = pydantic.Field(default=12, ge=1)
     steps: int = pydantic.Field(default=500, ge=1)
     seeds: tuple[int, ...] = (0, 1, 2)
+    changes: tuple[str, ...] = ()
 
     @pydantic.model_validator(mode="after")
     def _enough_patients(self) -> "TemplatePlan":
@@ -99,41 +104,125 @@ class Company(NamedTuple):
     others: tuple[Case, ...] = ()
 
 
-def run_study(out: Path, plan: TemplatePlan, only: Sequence[str] = ()) -> Path:
-    """Do what is not done yet of the study in ``out`` and return its tables.
+def experiment(request: Request) -> Results:
+    """Run the study as it was asked for."""
+    study = TemplateStudy(request.out, request.plan(TemplatePlan), request.device, request.command)
+    return study.run(request.only).model_copy(update={"title": request.experiment.title})
 
-    Writes ``out/synthetic/MODEL-TEMPLATE``, ``out/measures/MODEL.json`` and ``table.md``, of the models that there are.
 
-    Args:
-        out: the study's folder.
+@dataclass(frozen=True)
+class TemplateStudy:
+    """One study in one folder.
+
+    Writes ``base/``, ``runs/MODEL``, ``synthetic/MODEL-TEMPLATE`` and ``measures/MODEL.json``.
+
+    Attributes:
+        out: the folder.
         plan: how much of everything.
-        only: names of the models to do now, such as ``painted-0``; all by default.
-
-    Raises:
-        InputError: the folder holds a study of another plan, or a name of no model.
+        device: ``cpu`` or ``cuda``.
+        again: returns the command that does parts of it.
     """
-    models = [Model(kind, seed) for seed in plan.seeds for kind in get_args(Kind)]
-    unknown = set(only) - {model.name for model in models}
-    if unknown:
-        raise InputError(f"--only {min(unknown)}" + suggest(min(unknown), [model.name for model in models]))
-    expected_s = {"draw phantoms": 60.0, "train autoencoder": 320.0, "train diffusion": 55.0, "measure originals": 60.0}
-    for model in models:
-        expected_s |= {f"train {model.name}": 0.45 * plan.steps, f"measure {model.name}": 5.0 * plan.cases}
-    study = Study(out, plan.model_dump(mode="json"), expected_s)
-    recipe = as_fcas(find_recipe(plan.recipe))
-    study.step("draw phantoms", _again(out), lambda: draw_phantoms(out, plan, recipe))
-    for stage in ("autoencoder", "diffusion"):
-        words = ("train", stage, _data(out, "training"), out / "base", "--recipe", recipe.name)
-        study.step(f"train {stage}", command_line(*words), partial(_train_base, out, recipe, stage))
-    study.step("measure originals", _again(out), lambda: write_json(_measures(out, "originals"), originals(out, plan)))
-    for model in models:
-        if model.name in (only or [model.name]):
-            study.step(f"train {model.name}", _train_command(out, plan, model), partial(_train, out, plan, model))
-            study.step(f"measure {model.name}", _again(out), partial(_measure_model, out, plan, model))
-    files = {(model.kind, model.seed): _measures(out, model.name) for model in models}
-    rows: Rows = {model: read_json(file) for model, file in files.items() if file.exists()}
-    write_text(out / "table.md", tables(rows, read_json(_measures(out, "originals"))))
-    return out / "table.md"
+
+    out: Path
+    plan: TemplatePlan
+    device: str = "cpu"
+    again: Callable[..., str] = lambda *only: ""
+
+    @property
+    def models(self) -> list[Model]:
+        """All control stages, the kinds of a seed after each other."""
+        return [Model(kind, seed) for seed in self.plan.seeds for kind in get_args(Kind)]
+
+    @cached_property
+    def recipe(self) -> FcasRecipe:
+        """What all models have in common."""
+        return with_overrides(as_fcas(find_recipe(self.plan.recipe)), self.plan.changes)
+
+    @cached_property
+    def steps(self) -> Study:
+        """What was done."""
+        tasks = (*self._common, *(task for model in self.models for task in self._tasks(model)))
+        # Models of one seed know nothing of others, so that seeds can be added later.
+        identity = self.plan.model_dump(mode="json", exclude={"seeds"})
+        return Study(self.out, identity, {task.name: task.expected_s for task in tasks})
+
+    def run(self, only: Sequence[str] = ()) -> Results:
+        """Do what is not done yet and return what was found, of the models that there are.
+
+        Args:
+            only: names of the models to do now, such as ``painted-0``; all by default.
+
+        Raises:
+            InputError: the folder holds a study of another plan, or a name of no model.
+        """
+        names = [model.name for model in self.models]
+        unknown = set(only) - set(names)
+        if unknown:
+            raise InputError(f"--only {min(unknown)}" + suggest(min(unknown), names))
+        self.steps.do(*self._common)
+        for model in self.models:
+            if model.name in (only or names):
+                self.steps.do(*self._tasks(model))
+        return self.results()
+
+    def results(self) -> Results:
+        """Return what was found, of what there is."""
+        files = {(model.kind, model.seed): _measures(self.out, model.name) for model in self.models}
+        rows: Rows = {model: read_json(file) for model, file in files.items() if file.exists()}
+        shown = template_results(rows, read_json(_measures(self.out, "originals")))
+        gallery = self._gallery()
+        figures = (*([gallery] if gallery else []), *shown.figures)
+        return shown.model_copy(update={"stages": self.steps.stages(), "figures": figures})
+
+    @property
+    def _common(self) -> tuple[Task, ...]:
+        """What all models need."""
+        out, data = self.out, _data(self.out, "training")
+        drawing = Task("draw phantoms", self.again(), partial(draw_phantoms, out, self.plan, self.recipe), 60.0)
+        stages: tuple[Stage, ...] = ("autoencoder", "diffusion")
+        trainings = (stage_task(stage, data, out / "base", self.recipe, self.device) for stage in stages)
+        measuring = Task("measure originals", self.again(), self._measure_originals, 60.0)
+        return (drawing, *trainings, measuring)
+
+    def _tasks(self, model: Model) -> tuple[Task, ...]:
+        """What one model needs on top."""
+        measuring = partial(_measure_model, self.out, self.plan, model, self.device)
+        return (
+            Task(f"train {model.name}", self._command(model), partial(self._train, model), 0.45 * self.plan.steps),
+            Task(f"measure {model.name}", self.again(model.name), measuring, 5.0 * self.plan.cases),
+        )
+
+    def _measure_originals(self) -> None:
+        write_json(_measures(self.out, "originals"), originals(self.out, self.plan))
+
+    def _train(self, model: Model) -> None:
+        recipe, base = with_overrides(self.recipe, control_settings(self.plan, model)), self.out / "base"
+        earlier = Earlier(autoencoder=base, diffusion=base)
+        data, run = _data(self.out, "training"), _run(self.out, model)
+        train_stage("control", data, run, recipe, earlier, self.device, accept_verdict=True)
+
+    def _command(self, model: Model) -> str:
+        base = ("--autoencoder", self.out / "base", "--diffusion", self.out / "base")
+        words = ("train", "control", _data(self.out, "training"), _run(self.out, model), "--recipe", self.plan.recipe)
+        changes = (*self.plan.changes, *control_settings(self.plan, model))
+        return command_line(*words, *base, *(word for change in changes for word in ("--set", change)))
+
+    def _gallery(self) -> GalleryFigure | None:
+        """Return the first test mask: its real image, and what each kind makes of it under both templates."""
+        name = read_dataset(_data(self.out, "test")).case_ids[0]
+        made = sorted(
+            root for root in (self.out / "synthetic").glob("*") if f"synthetic-{name}" in read_dataset(root).rows
+        )
+        if not made:
+            return None
+        shown = [
+            (_data(self.out, "test"), name, "real"),
+            *((root, f"synthetic-{name}", root.name) for root in made[:7]),
+        ]
+        tiles = [Tile(case=pointer(root, case, self.out), text=text, layer="image") for root, case, text in shown]
+        rows = tuple(tuple(tiles[i : i + 4]) for i in range(0, len(tiles), 4))
+        caption = "Kind, seed and template (of the same or another protocol) of each image; the noise is the same."
+        return GalleryFigure(title="One mask, told and not told of templates", caption=caption, rows=rows)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -154,22 +243,6 @@ def control_settings(plan: TemplatePlan, model: Model) -> list[str]:
         f"control.condition.kind={model.kind}", f"control.training.seed={model.seed}",
         f"control.training.steps={plan.steps}",
     ]  # fmt: skip
-
-
-def _train_base(out: Path, recipe: FcasRecipe, stage: str) -> None:
-    train_stage(stage, _data(out, "training"), out / "base", recipe, Earlier(), "cpu", accept_verdict=True)
-
-
-def _train(out: Path, plan: TemplatePlan, model: Model) -> None:
-    recipe = with_overrides(as_fcas(find_recipe(plan.recipe)), control_settings(plan, model))
-    earlier = Earlier(autoencoder=out / "base", diffusion=out / "base")
-    train_stage("control", _data(out, "training"), _run(out, model), recipe, earlier, "cpu", accept_verdict=True)
-
-
-def _train_command(out: Path, plan: TemplatePlan, model: Model) -> str:
-    base = ("--autoencoder", out / "base", "--diffusion", out / "base")
-    words = ("train", "control", _data(out, "training"), _run(out, model), "--recipe", plan.recipe, *base)
-    return command_line(*words, *(word for change in control_settings(plan, model) for word in ("--set", change)))
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -207,11 +280,11 @@ def protocols_of(test: Dataset) -> dict[str, str]:
 # Measuring.
 
 
-def _measure_model(out: Path, plan: TemplatePlan, model: Model) -> None:
+def _measure_model(out: Path, plan: TemplatePlan, model: Model, device: str) -> None:
     """Make and measure the images of one model; those that are there already are kept."""
     test, recipe = read_dataset(_data(out, "test")), as_fcas(find_recipe(plan.recipe))
     sampler = recipe.sampler.model_copy(update={"confidence": None})
-    generator = load_generator(_run(out, model), "cpu", sampler, out / "base")
+    generator = load_generator(_run(out, model), device, sampler, out / "base")
     chosen = ("none",) if model.kind == "mask" else ("same", "other")
     protocols = protocols_of(test)
     rows, partners = [], partners_of(protocols)
@@ -326,37 +399,3 @@ def _run(out: Path, model: Model) -> Path:
 
 def _measures(out: Path, name: str) -> Path:
     return out / "measures" / f"{name}.json"
-
-
-def _again(out: Path) -> str:
-    return f"python -m cardiosynth.experiments.template_study {out}"
-
-
-app = App(help=__doc__)
-
-
-@app.default
-def main(
-    out: Path,
-    /,
-    *,
-    recipe: str = TemplatePlan().recipe,
-    steps: int = TemplatePlan().steps,
-    cases: int = TemplatePlan().cases,
-    only: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-) -> None:
-    """Run the study, or what is not done yet of it.
-
-    Args:
-        out: folder for everything.
-        recipe: what all models have in common.
-        steps: optimizer steps of every control stage.
-        cases: test patients whose masks get images, of 24.
-        only: models to do now, such as painted-0; all by default.
-    """
-    plan = TemplatePlan(recipe=recipe, steps=steps, cases=cases)
-    print(run_study(out, plan, only or []).read_text())  # noqa: T201
-
-
-if __name__ == "__main__":
-    app()

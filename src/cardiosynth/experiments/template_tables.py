@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from cardiosynth.core.labels import CARDIAC_CT
-from cardiosynth.evaluation.statistics import Interval, mean_interval, ratio_interval
-from cardiosynth.experiments.markdown import head, in_brackets, line, mean_of
+from cardiosynth.evaluation.results import BarGroup, BarsFigure, Cell, Column, Estimate, Results, Table, estimate
+from cardiosynth.evaluation.statistics import Interval, mean_interval, mean_of, ratio_interval
 
 Row = dict[str, Any]
 Rows = dict[tuple[str, int], list[Row]]
@@ -26,8 +26,8 @@ ARMS = {
 }  # fmt: skip
 
 
-def tables(rows: Rows, originals: dict[str, list[Row]]) -> str:
-    """Return everything as Markdown, of the models there are.
+def template_results(rows: Rows, originals: dict[str, list[Row]]) -> Results:
+    """Return everything that is shown, of the models there are.
 
     Args:
         rows: as ``measure`` of the study makes them.
@@ -36,12 +36,25 @@ def tables(rows: Rows, originals: dict[str, list[Row]]) -> str:
     ceiling, independent = originals["ceiling"], originals["independent"]
     counts = ", ".join(f"{kind} {len(seeds_of(rows, kind))}" for kind in ("mask", "template", "painted"))
     protocols = {row["protocol"] for row in ceiling}
-    parts = [
-        f"{len(ceiling)} test cases of {len(protocols)} protocols; seeds: {counts}.",
-        likeness_table(rows, ceiling), structure_table(rows, ceiling), slope_table(rows),
-        copies_table(rows, independent), goals(rows),
-    ]  # fmt: skip
-    return "\n\n".join(part for part in parts if part) + "\n"
+    said = (
+        f"{len(ceiling)} test cases of {len(protocols)} protocols that no network has seen; means over seeds and cases "
+        f"with 95 % intervals over seeds and protocols. Seeds: {counts}."
+    )
+    tables = [likeness_table(rows, ceiling, said), structure_table(rows, ceiling, said)]
+    if _told_templates(rows):
+        tables.append(slope_table(rows, said))
+    tables.append(copies_table(rows, independent, said))
+    errors = {title: _estimate(rows, arm, hu_error) for arm, title in _present(rows)}
+    group = BarGroup(name="all large structures", values={**errors})
+    chart = BarsFigure(
+        title="HU error",
+        caption=said,
+        measure="|mean synthetic - mean real|",
+        unit="HU",
+        better="lower",
+        groups=(group,),
+    )
+    return Results(title="Templates", summary=said, notes=tuple(goals(rows)), tables=tuple(tables), figures=(chart,))
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -125,71 +138,93 @@ def _protocols(rows: Rows) -> list[str]:
 # ---------------------------------------------------------------------------------------------------------------
 # Tables.
 
+HU = Column(title="HU error", unit="HU", better="lower", digits=1)
 
-def likeness_table(rows: Rows, ceiling: list[Row]) -> str:
+
+def likeness_table(rows: Rows, ceiling: list[Row], said: str) -> Table:
     """Return how like the images are to the real ones of their masks, and the gain in HU over masks alone."""
-    measures: dict[str, tuple[Value, int]] = {
-        "SSIM in the heart": (lambda r: r["ssim_heart"], 3), "RMSE in the heart, HU": (lambda r: r["rmse_heart_hu"], 0),
-        "coronary contrast kept": (lambda r: r["contrast_kept"], 2),
-    }  # fmt: skip
-    lines = head("told", "HU error", "less than mask only", *measures)
-    for arm, title in _present(rows):
-        cells = [in_brackets(interval(rows, arm, hu_error), 1), in_brackets(gain_over_mask(rows, arm, hu_error), 1)]
-        lines.append(line(title, *cells, *(in_brackets(interval(rows, arm, v), d) for v, d in measures.values())))
-    cells = [f"{mean_of(map(value, ceiling)):.{digits}f}" for value, digits in measures.values()]
-    lines.append(line("autoencoder alone", f"{mean_of(map(hu_error, ceiling)):.1f}", "-", *cells))
-    return "\n".join(lines)
-
-
-def structure_table(rows: Rows, ceiling: list[Row]) -> str:
-    """Return the HU error by structure, beside how far the templates' own means are from the targets'."""
-    lines = head("HU error", *map(_title, TARGETS))
-    for arm, title in _present(rows):
-        cells = [in_brackets(interval(rows, arm, lambda r, n=name: abs(r["error_hu"][n])), 0) for name in TARGETS]
-        lines.append(line(title, *cells))
-    lines.append(
-        line("autoencoder alone", *(f"{mean_of(abs(r['error_hu'][n]) for r in ceiling):.0f}" for n in TARGETS))
+    measures: tuple[tuple[Value, Column], ...] = (
+        (lambda r: r["ssim_heart"], Column(title="SSIM in the heart", better="higher", digits=3)),
+        (lambda r: r["rmse_heart_hu"], Column(title="RMSE in the heart", unit="HU", better="lower", digits=0)),
+        (lambda r: r["contrast_kept"], Column(title="coronary contrast kept", better="higher")),
     )
+    cells: list[tuple[Cell, ...]] = []
+    for arm, title in _present(rows):
+        gain = estimate(gain_over_mask(rows, arm, hu_error))
+        cells.append((title, _estimate(rows, arm, hu_error), gain, *(_estimate(rows, arm, v) for v, _ in measures)))
+    alone = (mean_of(map(value, ceiling)) for value, _ in measures)
+    cells.append(("autoencoder alone", mean_of(map(hu_error, ceiling)), None, *alone))
+    columns = (
+        Column(title="told"), HU, Column(title="less than mask only", unit="HU", better="higher", digits=1),
+        *(column for _, column in measures),
+    )  # fmt: skip
+    protocol = f"{said} HU error: mean over the large structures of |mean synthetic - mean real|."
+    return Table(title="Likeness to the real images", protocol=protocol, columns=columns, rows=tuple(cells))
+
+
+def structure_table(rows: Rows, ceiling: list[Row], said: str) -> Table:
+    """Return the HU error by structure, beside how far the templates' own means are from the targets'."""
+    cells: list[tuple[Cell, ...]] = [
+        (title, *(_estimate(rows, arm, lambda r, n=name: abs(r["error_hu"][n])) for name in TARGETS))
+        for arm, title in _present(rows)
+    ]
+    cells.append(("autoencoder alone", *(mean_of(abs(r["error_hu"][n]) for r in ceiling) for n in TARGETS)))
     truth = {row["case"]: row["means_hu"] for row in ceiling}
     shown = next((found for (kind, _), found in rows.items() if kind != "mask"), [])
     for choice, title in (("same", "means of the template, same protocol"), ("other", "of another protocol")):
         means = [(truth[row["case"]], row["template_means_hu"]) for row in shown if row["choice"] == choice]
         if means:
-            lines.append(line(title, *(f"{mean_of(abs(a[n] - b[n]) for a, b in means):.0f}" for n in TARGETS)))
-    return "\n".join(lines)
+            cells.append((title, *(mean_of(abs(a[n] - b[n]) for a, b in means) for n in TARGETS)))
+    columns = (Column(title="told"), *(HU.model_copy(update={"title": _title(n), "digits": 0}) for n in TARGETS))
+    return Table(title="HU error by structure", protocol=said, columns=columns, rows=tuple(cells))
 
 
-def slope_table(rows: Rows) -> str:
-    """Return the follow slopes, pooled over blood pools and by structure; nothing where no model is told templates."""
-    lines = head("follow slope", "blood pools", *map(_title, TARGETS))
-    for kind in _told_templates(rows):
-        pools = (BLOOD, *((name,) for name in TARGETS))
-        lines.append(line(kind, *(in_brackets(follow_slope(rows, kind, names), 2) for names in pools)))
-    return "\n".join(lines) if len(lines) > 2 else ""
+def slope_table(rows: Rows, said: str) -> Table:
+    """Return the follow slopes, pooled over blood pools and by structure."""
+    pools = (BLOOD, *((name,) for name in TARGETS))
+    cells = [(kind, *(estimate(follow_slope(rows, kind, names)) for names in pools)) for kind in _told_templates(rows)]
+    columns = (Column(title="told"), Column(title="blood pools"), *(Column(title=_title(name)) for name in TARGETS))
+    protocol = (
+        f"{said} Change of synthetic HU over the change of template HU when the template is swapped; 1 follows it."
+    )
+    return Table(title="Follow slope", protocol=protocol, columns=columns, rows=tuple(cells))
 
 
-def copies_table(rows: Rows, independent: list[Row]) -> str:
+def copies_table(rows: Rows, independent: list[Row], said: str) -> Table:
     """Return how often images are nearer to their template, beside real images that nobody made from it."""
     flags = (nearer_in_heart, nearer_by_texture, nearer_than_others)
-    lines = head(
-        "share nearer to the template", "than to the target, HU in the heart", "than to the target, texture",
-        "than to others, texture", "correlation of texture: template", "target", "others",
-    )  # fmt: skip
+    titles = ("nearer than the target, HU in the heart", "than the target, texture", "than others, texture")
+    cells: list[tuple[Cell, ...]] = []
     for arm, title in _present(rows):
-        cells = [in_brackets(interval(rows, arm, flag), 2) for flag in flags]
-        alike = [
-            interval(rows, arm, lambda r, n=n: r["copies"][f"texture_{n}"]) for n in ("template", "target", "others")
-        ]
-        lines.append(line(title, *cells, *(in_brackets(found, 3) for found in alike)))
+        shares = (_estimate(rows, arm, flag) for flag in flags)
+        alike = (
+            _estimate(rows, arm, lambda r, n=n: r["copies"][f"texture_{n}"]) for n in ("template", "target", "others")
+        )
+        cells.append((title, *shares, *alike))
     for choice, title in (("same", "a real image, same protocol"), ("other", "a real image, another protocol")):
         chosen = [row for row in independent if row["choice"] == choice]
-        cells = [f"{mean_of(map(flag, chosen)):.2f}" for flag in flags[:2]]
-        alike = [f"{mean_of(row['copies'][f'texture_{n}'] for row in chosen):.3f}" for n in ("template", "target")]
-        lines.append(line(title, *cells, "-", *alike, "-"))
-    return "\n".join(lines)
+        alike = (mean_of(row["copies"][f"texture_{n}"] for row in chosen) for n in ("template", "target"))
+        cells.append((title, *(mean_of(map(flag, chosen)) for flag in flags[:2]), None, *alike, None))
+    columns = (
+        Column(title="told"), *(Column(title=title) for title in titles),
+        *(Column(title=f"texture like the {name}", digits=3) for name in ("template", "target", "others")),
+    )  # fmt: skip
+    protocol = (
+        f"{said} Shares of images that are nearer to their template, 1/2 by chance of the last; texture: correlation "
+        "of what is left when every structure's mean is taken away."
+    )
+    return Table(title="Copies of the template", protocol=protocol, columns=columns, rows=tuple(cells))
 
 
-def goals(rows: Rows) -> str:
+def _estimate(rows: Rows, arm: tuple[str, str], value: Value) -> Estimate | None:
+    return estimate(interval(rows, arm, value))
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What was aimed at.
+
+
+def goals(rows: Rows) -> list[str]:
     """Return what was aimed at and whether it was reached, by kind; differences by seed too.
 
     Chance for copies is 1/2, and what models score that were told no template: with few patients both vary alike.
@@ -202,12 +237,12 @@ def goals(rows: Rows) -> str:
     for kind in _told_templates(rows):
         slope = follow_slope(rows, kind, BLOOD)
         met = "met" if slope.value >= 0.7 else "missed"
-        lines.append(f"- {kind}, follow slope of blood pools at least 0.7: {in_brackets(slope, 2)} ({met}).")
+        lines.append(f"{kind}, follow slope of blood pools at least 0.7: {_in_words(slope, 2)} ({met}).")
         for what, value, digits, reached in aims:
             text = _gain_text(rows, kind, value, digits, reached)
             if text:
-                lines.append(f"- {kind}, same protocol, {what} less than mask only by {text}.")
-    return "\n".join(lines)
+                lines.append(f"{kind}, same protocol, {what} less than mask only by {text}.")
+    return lines
 
 
 def _gain_text(rows: Rows, kind: str, value: Value, digits: int, reached: Callable[[Interval], bool]) -> str:
@@ -216,8 +251,12 @@ def _gain_text(rows: Rows, kind: str, value: Value, digits: int, reached: Callab
     if found is None:
         return ""
     each = [gain_over_mask(rows, (kind, "same"), value, seed) for seed in seeds_of(rows, kind)]
-    own = "; ".join(in_brackets(one, digits) for one in each if one is not None)
-    return f"{in_brackets(found, digits)} ({'met' if reached(found) else 'missed'}; by seed {own})"
+    own = "; ".join(_in_words(one, digits) for one in each if one is not None)
+    return f"{_in_words(found, digits)} ({'met' if reached(found) else 'missed'}; by seed {own})"
+
+
+def _in_words(found: Interval, digits: int) -> str:
+    return f"{found.value:.{digits}f} ({found.low:.{digits}f} to {found.high:.{digits}f})"
 
 
 def _told_templates(rows: Rows) -> list[str]:
