@@ -52,6 +52,40 @@ def torchrun(*words: str, cwd: Path) -> str:
     return done.stderr
 
 
+def assert_alike(*folders: Path, besides: tuple[str, ...] = ()) -> None:
+    """See that two stages of four steps are the same training but for rounding, ``besides`` some of what is logged."""
+    rows = [
+        [
+            {name: value for name, value in row.items() if name not in besides}
+            for row in read_rows(folder / "metrics.jsonl")
+        ]
+        for folder in folders
+    ]
+    assert [row["step"] for row in rows[0]] == [1, 2, 3, 4]
+    for one, other in zip(*rows, strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-6)
+    one, other = (load_file(checkpoints(folder)[-1] / "training.safetensors") for folder in folders)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        if name.endswith("exp_avg"):
+            torch.testing.assert_close(value, other[name], rtol=0, atol=1e-6, msg=name)
+        elif name.endswith("exp_avg_sq"):
+            # AdamW follows the sign of gradients that are rounding errors, as of a bias before a normalization.
+            weight = f"raw.{name.removesuffix('.exp_avg_sq').split('.', 2)[2]}"
+            felt = value > 1e-12
+            torch.testing.assert_close(one[weight][felt], other[weight][felt], rtol=0, atol=2e-5, msg=weight)
+
+
+def assert_same_bits(*folders: Path) -> None:
+    """See that two stages end with the same bits after four steps."""
+    ends = [checkpoints(folder)[-1] for folder in folders]
+    assert [end.name for end in ends] == ["step-0000004"] * 2
+    for name in ("model.safetensors", "training.safetensors"):
+        assert ends[0].joinpath(name).read_bytes() == ends[1].joinpath(name).read_bytes()
+    rows = [folder / "metrics.jsonl" for folder in folders]
+    assert rows[0].read_bytes() == rows[1].read_bytes()
+
+
 class Ran(NamedTuple):
     data: Path
     together: Path
@@ -84,31 +118,13 @@ def ran(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_equal_one_with_twice_the_batch(ran, stage):
-    rows = [read_rows(run / stage / "metrics.jsonl") for run in (ran.together, ran.alone)]
-    assert [row["step"] for row in rows[0]] == [1, 2, 3, 4]
-    for one, other in zip(*rows, strict=True):
-        assert one == pytest.approx(other, rel=1e-4, abs=1e-6)
-    one, other = (load_file(checkpoints(run / stage)[-1] / "training.safetensors") for run in (ran.together, ran.alone))
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        if name.endswith("exp_avg"):
-            torch.testing.assert_close(value, other[name], rtol=0, atol=1e-6, msg=name)
-        elif name.endswith("exp_avg_sq"):
-            # AdamW follows the sign of gradients that are rounding errors, as of a bias before a normalization.
-            weight = f"raw.{name.removesuffix('.exp_avg_sq').split('.', 2)[2]}"
-            felt = value > 1e-12
-            torch.testing.assert_close(one[weight][felt], other[weight][felt], rtol=0, atol=2e-5, msg=weight)
+    assert_alike(ran.together / stage, ran.alone / stage)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_go_on_to_the_same_bits(ran, stage):
-    ends = [checkpoints(run / stage)[-1] for run in (ran.together, ran.stopped)]
-    assert [end.name for end in ends] == ["step-0000004"] * 2
-    for name in ("model.safetensors", "training.safetensors"):
-        assert ends[0].joinpath(name).read_bytes() == ends[1].joinpath(name).read_bytes()
-    rows = [run / stage / "metrics.jsonl" for run in (ran.together, ran.stopped)]
-    assert rows[0].read_bytes() == rows[1].read_bytes()
+    assert_same_bits(ran.together / stage, ran.stopped / stage)
 
 
 @pytest.mark.slow
