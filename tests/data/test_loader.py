@@ -34,6 +34,18 @@ def test_images_come_in_model_units_and_masks_as_codes():
     assert torch.equal(held.mask(1), torch.from_numpy(make_case(1).mask))
 
 
+def test_the_record_tells_of_labels_grid_cases_and_licences():
+    spaced = np.diag([1.5, 2, 2.5, 1])
+    cases = [make_case(i, affine=spaced, provenance={"licence": f"licence-{1 - i}"}) for i in (0, 1)]
+    record = CaseCache(cases, SCALE).record
+    assert record["grid"] == {"shape": list(SHAPE), "spacing_mm": [1.5, 2.0, 2.5]}
+    assert record["licences"] == ["licence-0", "licence-1"]
+    assert record["labels"] == TABLE.model_dump(mode="json")
+    assert record["cases"] != CaseCache(cases[::-1], SCALE).record["cases"]
+    assert cache(spacing_known=False).record["grid"]["spacing_mm"] is None
+    assert cache().record["licences"] == []
+
+
 def test_mr_has_a_window_of_its_own_per_case():
     one = make_case(0, intensity_unit="mr")
     two = make_case(1, intensity_unit="mr", image=one.image * np.int16(2))

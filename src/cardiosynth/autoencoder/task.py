@@ -372,16 +372,11 @@ def autoencoder_record(
     cache: CaseCache, stage: AutoencoderStage, scale: IntensityScale, init: str | None = None
 ) -> dict[str, Any]:
     """Return what an autoencoder's checkpoint says of itself."""
-    first = cache.cases[0]
-    spacing = None if first.spacing_mm is None else [round(v, 6) for v in first.spacing_mm]
     return {
         "stage": STAGE,
         "settings": stage.model_dump(mode="json"),
         "intensity": scale.model_dump(mode="json"),
-        "labels": cache.labels.model_dump(mode="json"),
-        "grid": {"shape": list(first.grid.shape), "spacing_mm": spacing},
-        "cases": cache.fingerprint,
-        "licences": sorted({str(case.provenance["licence"]) for case in cache.cases if "licence" in case.provenance}),
+        **cache.record,
         "init": init,
         "code_version": __version__,
     }

@@ -153,18 +153,11 @@ def build_game(stage: AdversarialStage, labels: LabelTable, perceptual: Perceptu
 
 def adversarial_record(cache: CaseCache, stage: AdversarialStage) -> dict[str, Any]:
     """Return what a checkpoint says of itself."""
-    first = cache.cases[0]
     return {
         "stage": STAGE,
         "settings": stage.model_dump(mode="json"),
         "intensity": stage.intensity.model_dump(mode="json"),
-        "labels": cache.labels.model_dump(mode="json"),
-        "grid": {
-            "shape": list(stage.shape),
-            "spacing_mm": first.spacing_mm and [round(v, 6) for v in first.spacing_mm],
-        },
-        "cases": cache.fingerprint,
-        "licences": sorted({str(case.provenance["licence"]) for case in cache.cases if "licence" in case.provenance}),
+        **cache.record,
         "code_version": __version__,
     }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,6 +69,24 @@ class CaseCache:
     def fingerprint(self) -> str:
         """What identifies the cases, in their order, for a run's record."""
         return fingerprint(list(self.case_ids))
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a trained network's record says of its cases.
+
+        ``labels``, ``grid`` (shape and spacing in mm of the first case), ``cases`` (their fingerprint) and
+        ``licences`` of those that tell it.
+        """
+        first = self.cases[0]
+        spacing = None if first.spacing_mm is None else [round(v, 6) for v in first.spacing_mm]
+        return {
+            "labels": self.labels.model_dump(mode="json"),
+            "grid": {"shape": list(first.grid.shape), "spacing_mm": spacing},
+            "cases": self.fingerprint,
+            "licences": sorted(
+                {str(case.provenance["licence"]) for case in self.cases if "licence" in case.provenance}
+            ),
+        }
 
     def window(self, index: int) -> Window:
         """Return the window that maps this case's image to model units."""
