@@ -18,6 +18,8 @@ def phantom(
     spacing_mm: float | None = None,
     protocols: int = 4,
     seed: int = 0,
+    first: int = 0,
+    first_protocol: int = 0,
     json: Annotated[bool, Json] = False,
 ) -> None:
     """Write procedural cardiac CT angiographies with masks as a dataset folder.
@@ -29,6 +31,8 @@ def phantom(
         spacing_mm: voxel size; by default the heart fills the field of view.
         protocols: how many scanner protocols (contrast phase, kernel, noise) the cases come in.
         seed: the run's seed.
+        first: number of the first patient; other numbers are other patients.
+        first_protocol: number of the first protocol; other numbers are other protocols.
         json: progress as JSON lines.
     """
     progress(json)
@@ -36,7 +40,10 @@ def phantom(
 
     grid = grid_shape(shape)
     positive(cases, "--cases")
-    dataset = write_phantoms(Population(cases, grid, spacing_mm, protocols, seed), out)
+    for number, option in ((first, "--first"), (first_protocol, "--first-protocol")):
+        if number < 0:
+            raise InputError(f"{option} {number}: give a number of at least 0.")
+    dataset = write_phantoms(Population(cases, grid, spacing_mm, protocols, seed, first, first_protocol), out)
     say(f"{out}: {len(dataset)} phantoms of {grid}", cases=len(dataset))
 
 

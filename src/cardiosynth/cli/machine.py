@@ -44,22 +44,26 @@ def demo(
     *,
     recipe: str = "fcas/demo",
     seed: int = 0,
+    from_scratch: bool = False,
     device: str = "cpu",
     json: Annotated[bool, Json] = False,
 ) -> None:
-    """Run the whole chain on built-in phantoms: train every stage, synthesize, segment, evaluate, report.
+    """Run the chain on built-in phantoms with the weights that are shipped: synthesize, segment, evaluate, report.
 
     Killed anywhere, the same command goes on. The report is OUT/report.html.
 
     Args:
         out: folder for everything.
-        recipe: fcas/demo (18 minutes on two quiet cores) or fcas/tiny (a minute, for tests).
+        recipe: fcas/demo, or fcas/tiny (a minute, for tests; --from-scratch alone).
         seed: the run's seed.
+        from_scratch: train every stage on phantoms as well (18 minutes on two quiet cores, where the shipped weights
+            need less than 5).
         device: cpu or cuda.
         json: progress as JSON lines.
     """
     progress(json)
-    from cardiosynth.experiments.demo import run_demo
+    from cardiosynth.experiments.demo import run_demo, shipped_generator
 
-    report_file = run_demo(out, recipe, seed, device)
+    generator = None if from_scratch else shipped_generator(recipe)
+    report_file = run_demo(out, recipe, seed, device, generator)
     say(f"Open {report_file}", report=str(report_file))

@@ -10,6 +10,8 @@ from cardiosynth.autoencoder.codec import load_codec
 from cardiosynth.core.case import Case
 from cardiosynth.core.progress import Progress
 from cardiosynth.data.dataset import Dataset, read_dataset
+from cardiosynth.evaluation.comparison import Comparison
+from cardiosynth.evaluation.extraction import SampleSettings
 from cardiosynth.evaluation.galleries import mask_gallery
 from cardiosynth.evaluation.results import CaseFigure, Cell, Column, Results, Stage, Table, pointer, spread
 from cardiosynth.evaluation.segmentations import (
@@ -20,6 +22,7 @@ from cardiosynth.evaluation.segmentations import (
     dice_table,
     distance_table,
 )
+from cardiosynth.evaluation.sets import read_comparison
 from cardiosynth.evaluation.suite import evaluate
 from cardiosynth.metrics.topology import components
 
@@ -60,6 +63,8 @@ class Findings:
         masks: their reference masks.
         sources: the cases the masks were deformed from.
         generator: run of the generator.
+        shipped: whether the generator was there already. Where it was packed with a judge, this is asked.
+        left_out: what there was no time for, in words.
         arms: the segmenters.
         steps: optimizer steps of each arm.
         pretrain_share: share of them that the synthetic arms spend on synthetic cases.
@@ -74,6 +79,8 @@ class Findings:
     masks: Dataset
     sources: Dataset
     generator: Path
+    shipped: bool
+    left_out: str
     arms: tuple[Arm, ...]
     steps: int
     pretrain_share: float
@@ -84,13 +91,16 @@ class Findings:
 def demo_results(found: Findings) -> Results:
     """Return everything the demo's report shows."""
     codec = load_codec(found.generator)
-    images = evaluate(found.test, found.paired, relative_to=found.out, scale=codec.scale, reconstruct=codec.reconstruct)
+    images = evaluate(
+        found.test, found.paired, relative_to=found.out, scale=codec.scale, reconstruct=codec.reconstruct,
+        comparison=_judged(found),
+    )  # fmt: skip
     arms, protocol = _arms(found), _protocol(found)
     labels = found.test.labels
     return images.model_copy(update={
         "title": "cardiosynth demo: from phantoms to a report",
         "summary": _summary(found),
-        "notes": (*images.notes, _verdict_of_arms(arms)),
+        "notes": (*images.notes, _verdict_of_arms(arms), *([found.left_out] if found.left_out else [])),
         "figures": (
             *images.figures, _training_figure(found), mask_gallery(found.masks, found.sources, found.out),
             arms_figure(arms, labels, protocol),
@@ -108,15 +118,29 @@ def with_times(results: Results, times: list[tuple[str, float, str]]) -> Results
     return results.model_copy(update={"stages": stages})
 
 
+def _judged(found: Findings) -> Comparison | None:
+    """Return the judge that came with the generator, where one did."""
+    judge = found.generator if found.shipped and (found.generator / "segmenter").is_dir() else None
+    return None if judge is None else read_comparison(judge, None, None, SampleSettings())
+
+
 def _summary(found: Findings) -> str:
-    minutes = found.seconds / 60
-    return (
-        f"An autoencoder and a template-guided diffusion model learned from {len(found.sources)} phantoms, made "
-        f"{len(found.synthetic)} annotated volumes for newly deformed masks, and {len(found.paired)} for the masks of "
-        f"{len(found.test)} phantoms of protocols they never saw. Three segmenters then saw the same {found.real} "
-        f"annotated cases for the same number of steps ({found.steps}). Everything was trained from nothing in "
-        f"{minutes:.0f} minutes."
+    minutes, known = found.seconds / 60, len(found.sources)
+    learned = (
+        f"which came with the program ({_card(found)})" if found.shipped else f"which learned from {known} phantoms"
     )
+    end = "All of this took" if found.shipped else "Everything was trained from nothing in"
+    return (
+        f"An autoencoder and a template-guided diffusion model, {learned}, made "
+        f"{len(found.synthetic)} annotated volumes for masks newly deformed from those of {known} phantoms, and "
+        f"{len(found.paired)} for the masks of {len(found.test)} phantoms of protocols they never saw. "
+        f"{len(found.arms)} segmenters then saw the same {found.real} annotated cases for the same number of steps "
+        f"({found.steps}). {end} {minutes:.0f} minutes."
+    )
+
+
+def _card(found: Findings) -> str:
+    return f"{found.generator.name}; README.md in the folder that cardiosynth weights shipped prints is its card"
 
 
 def _protocol(found: Findings) -> str:
@@ -149,7 +173,7 @@ def _verdict_of_arms(arms: Arms) -> str:
     listed = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
     best = max(means, key=lambda name: means[name])
     return (
-        f"Mean Dice of the three segmenters: {listed}; highest: {best}. This is one run with one seed on phantoms: "
+        f"Mean Dice of the segmenters: {listed}; highest: {best}. This is one run with one seed on phantoms: "
         "differences of this size can be chance."
     )
 
