@@ -229,7 +229,7 @@ FQCDM_TABLE_5 = Experiment(
             cost="five minutes",
             plan={"recipe": "fqcdm/tiny", "patients": 12, "judge_steps": 1, "seeds": [0]},
         ),
-        "demo": Size(cost="seven hours of one core for each seed", plan={"seeds": [0]}),
+        "demo": Size(cost="eight hours of one core for each seed", plan={"seeds": [0]}),
         "small": Size(
             cost="hours of a GPU; not measured",
             plan={"recipe": "fqcdm/small", "patients": 120, "judge_steps": 3000},
