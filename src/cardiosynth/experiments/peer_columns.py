@@ -8,8 +8,8 @@ from jaxtyping import Float
 
 from cardiosynth.baselines.method import Method
 from cardiosynth.evaluation.results import Cell, Column, Estimate, estimate
-from cardiosynth.evaluation.statistics import best_beyond_chance, mean_interval, mean_of, mean_ranks
-from cardiosynth.experiments.method_tables import mean_of_pairs
+from cardiosynth.evaluation.statistics import best_beyond_chance, mean_of, mean_ranks
+from cardiosynth.experiments.method_tables import agreement, kernel_distance, mean_of_pairs
 
 Measures = Mapping[str, Any]
 RANKED_SETS = ("KID x 1000", "FID")
@@ -90,15 +90,10 @@ def _pair(key: str, column: Column) -> Asked:
 
 
 def _of_sets() -> list[Asked]:
-    def kid(measures: Sequence[Measures]) -> Cell:
-        known = [one["sets"]["KID x 1000"] for one in measures if one["sets"]["KID x 1000"] is not None]
-        if not known:
-            return None
-        value, low, high = zip(*known, strict=True)
-        return Estimate(value=float(np.mean(value)), low=min(low), high=max(high))
-
     return [
-        Asked(Column(title="KID x 1000", better="lower", digits=2), kid),
+        Asked(
+            Column(title="KID x 1000", better="lower", digits=2), lambda ms: kernel_distance([m["sets"] for m in ms])
+        ),
         Asked(Column(title="FID", better="lower", digits=3), lambda ms: mean_or_none(m["sets"]["FID"] for m in ms)),
         Asked(
             Column(title="FID, real halves", digits=3),
@@ -117,11 +112,7 @@ def _of_sets() -> list[Asked]:
 
 def _of_masks() -> list[Asked]:
     def dice(measures: Sequence[Measures]) -> Cell:
-        if not all("agreement" in one for one in measures):
-            return None
-        rows = [sorted(one["agreement"], key=lambda row: row["reference"]) for one in measures]
-        values = np.array([[mean_of(row["dice"].values()) for row in of_seed] for of_seed in rows])
-        return estimate(mean_interval(values, [row["patient"] for row in rows[0]]))
+        return agreement(measures) if all("agreement" in one for one in measures) else None
 
     return [Asked(Column(title="Dice of the judges", better="higher", digits=3), dice, "dice")]
 

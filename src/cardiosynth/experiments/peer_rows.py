@@ -11,8 +11,9 @@ from safetensors import safe_open
 
 from cardiosynth.baselines.method import Method, Terms
 from cardiosynth.core.store import checkpoints, read_json, read_rows, write_json
-from cardiosynth.experiments.fqcdm_rows import Images, Task
+from cardiosynth.experiments.fqcdm_rows import Images
 from cardiosynth.experiments.peer_plan import PeerCases, PeersPlan
+from cardiosynth.experiments.study import Task
 from cardiosynth.recipes.methods import find_method
 from cardiosynth.sampling.generator import Generator
 from cardiosynth.synthesis.run import synthesize

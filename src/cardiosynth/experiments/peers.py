@@ -19,14 +19,13 @@ from cardiosynth.core.store import read_json, write_json
 from cardiosynth.data.dataset import Dataset, read_dataset
 from cardiosynth.evaluation.results import GalleryFigure, Results, Tile, pointer
 from cardiosynth.experiments.fqcdm_measures import Measuring
-from cardiosynth.experiments.fqcdm_rows import Task
 from cardiosynth.experiments.peer_columns import Row
 from cardiosynth.experiments.peer_plan import PeerCases, PeersPlan
 from cardiosynth.experiments.peer_rows import Arm, arms, time_per_case
 from cardiosynth.experiments.peer_tables import tables
 from cardiosynth.experiments.request import Request
 from cardiosynth.experiments.slice_judge import HALVES, train_extractor, train_judge
-from cardiosynth.experiments.study import Study
+from cardiosynth.experiments.study import Study, Task
 from cardiosynth.recipes.methods import find_method
 from cardiosynth.recipes.registry import find_recipe
 
@@ -87,11 +86,9 @@ class PeersStudy:
             InputError: the folder holds a comparison of another plan, or a name of no row.
         """
         chosen = self._chosen(only)
-        for task in self._common:
-            self.steps.step(task.name, task.command, task.work)
+        self.steps.do(*self._common)
         for arm in chosen:
-            for task in self._tasks(arm):
-                self.steps.step(task.name, task.command, task.work)
+            self.steps.do(*self._tasks(arm))
 
     def _chosen(self, only: Sequence[str]) -> list[Arm]:
         known = {DATA}.union(*(arm.names for arm in self.arms))
