@@ -16,7 +16,7 @@ KEEP, SWAP_FIRST, SWAP_LAST = [0.5, 0.0], [0.49, 0.0], [0.0, 0.99]
 
 
 def images(*values: float) -> torch.Tensor:
-    return torch.tensor(values).reshape(-1, 1, 1, 1)
+    return torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1, 1)
 
 
 def shown(pool: Pool, values, draws) -> list[float]:
