@@ -24,6 +24,8 @@ def test_the_truth_agrees_with_itself(heart):
     found = compare_segmentation(heart("a").required_mask(), heart("a"))
     vessel = found["coronary_artery"]
     assert (vessel.dice, vessel.rdice_symmetric, vessel.hausdorff95_mm, vessel.missed) == (1, 1, 0, 0)
+    assert (vessel.surface_dice, vessel.centerline_overlap, found["left_ventricle"].surface_dice) == (1, 1, 1)
+    assert math.isnan(found["left_ventricle"].centerline_overlap)
     assert math.isnan(found["left_atrium"].dice)
     assert "spine" not in found
 
@@ -42,11 +44,13 @@ def test_the_centerline_of_a_vessel_is_followed_and_that_of_a_chamber_is_not(hea
     assert math.isnan(found["left_ventricle"].cl_dice)
 
 
-def test_the_radius_is_the_tolerance_of_rdice(heart):
+def test_the_radius_is_the_tolerance_of_rdice_surfaces_and_centerlines(heart):
     aside = np.roll(heart("a").required_mask(), 1, axis=1)  # one voxel of 2 mm
     found = {radius: compare_segmentation(aside, heart("a"), radius)["coronary_artery"] for radius in (1.9, 2.0)}
     assert [each.rdice_symmetric for each in found.values()] == [0, 1]
     assert [each.rdice_literal for each in found.values()] == [0, 0]
+    assert [each.surface_dice for each in found.values()] == [0, 1]
+    assert [each.centerline_overlap for each in found.values()] == [0, 1]
 
 
 def test_without_a_voxel_size_nothing_is_measured_in_mm(heart):
@@ -54,6 +58,8 @@ def test_without_a_voxel_size_nothing_is_measured_in_mm(heart):
     assert found.dice == 14 / 15
     assert math.isnan(found.hausdorff95_mm)
     assert math.isnan(found.rdice_symmetric)
+    assert math.isnan(found.surface_dice)
+    assert math.isnan(found.centerline_overlap)
 
 
 def arms(heart) -> dict:

@@ -210,6 +210,16 @@ def test_the_command_leaves_nothing_but_its_results(sets, tmp_path: Path):
     assert shlex.split(stage.command)[: len(words)] == words
 
 
+def test_a_released_network_that_is_none_ends_the_command_before_it_begins(sets, tmp_path: Path, capsys):
+    (tmp_path / "other.pth").write_bytes(b"no weights")
+    words = [str(sets["real"].root), str(sets["fresh"].root), "--out", str(tmp_path / "results.json")]
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", *words, "--extractor", f"inception={tmp_path / 'other.pth'}"])
+    assert ended.value.code == 2
+    assert "other.pth cannot be read" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["other.pth"]
+
+
 NETWORK = SegmenterSettings(spatial_dims=2, channels=(4, 8), strides=(2,), num_res_units=0)
 
 

@@ -12,8 +12,8 @@ from cardiosynth.core.labels import Label, LabelTable
 from cardiosynth.evaluation.results import Arm, ArmsFigure, Cell, Column, Table, spread
 from cardiosynth.evaluation.statistics import BEYOND_CHANCE, best_beyond_chance
 from cardiosynth.metrics.overlap import dice, rdice_literal, rdice_symmetric
-from cardiosynth.metrics.surface import hausdorff95
-from cardiosynth.metrics.topology import cl_dice, components, connectivity_error
+from cardiosynth.metrics.surface import hausdorff95, surface_dice
+from cardiosynth.metrics.topology import centerline_overlap, cl_dice, components, connectivity_error
 
 NAN = float("nan")
 RDICE_RADIUS_MM = 1.5
@@ -29,6 +29,9 @@ class Agreement:
         rdice_literal: Eq. 15 as printed; NaN where the voxel size is not known.
         rdice_symmetric: Dice with a tolerance; NaN where the voxel size is not known.
         cl_dice: centerline Dice of a vessel; NaN for other structures, whose skeleton is no line to follow.
+        centerline_overlap: share of both centerlines of a vessel that lie within the tolerance of the other; NaN for
+            other structures, or where the voxel size is not known.
+        surface_dice: share of both surfaces within the tolerance of the other; NaN where the voxel size is not known.
         hausdorff95_mm: infinite where only one of both has the structure; NaN where the voxel size is not known.
         pieces: connected pieces of the segmentation.
         largest: share of its largest piece; NaN where it is empty.
@@ -41,6 +44,8 @@ class Agreement:
     rdice_literal: float = NAN
     rdice_symmetric: float = NAN
     cl_dice: float = NAN
+    centerline_overlap: float = NAN
+    surface_dice: float = NAN
     hausdorff95_mm: float = NAN
     pieces: int
     largest: float
@@ -57,7 +62,7 @@ def compare_segmentation(
     Args:
         predicted: codes of the label table of ``truth``, on its grid.
         truth: a case with its mask.
-        radius_mm: tolerance of RDice.
+        radius_mm: tolerance of RDice, of surfaces and of centerlines.
     """
     mask = truth.required_mask()[0]
     return {
@@ -77,7 +82,9 @@ def _agreement(
         in_mm = {
             "rdice_literal": rdice_literal(p, q, radius_mm, spacing_mm),
             "rdice_symmetric": rdice_symmetric(p, q, radius_mm, spacing_mm),
+            "surface_dice": surface_dice(p, q, radius_mm, spacing_mm),
             "hausdorff95_mm": hausdorff95(p, q, spacing_mm),
+            "centerline_overlap": centerline_overlap(p, q, radius_mm, spacing_mm) if label.is_vessel else NAN,
         }
     return Agreement(
         dice=dice(p, q), **in_mm, cl_dice=cl_dice(p, q) if label.is_vessel else NAN,
@@ -135,24 +142,25 @@ def connectivity_table(arms: Arms, label: Label, protocol: str) -> Table:
         Column(title="RDice, literal", better="higher", digits=3),
         Column(title="RDice, symmetric", better="higher", digits=3),
         Column(title="clDice", better="higher", digits=3),
+        Column(title="centerline overlap", better="higher", digits=3),
         Column(title="pieces", digits=1), Column(title="largest piece", unit="%", digits=1),
         Column(title="missed", unit="%", better="lower", digits=1),
     )  # fmt: skip
     readers: tuple[Callable[[Agreement], float], ...] = (
         lambda a: a.dice, lambda a: a.rdice_literal, lambda a: a.rdice_symmetric, lambda a: a.cl_dice,
-        lambda a: float(a.pieces), lambda a: 100 * a.largest, lambda a: 100 * a.missed,
+        lambda a: a.centerline_overlap, lambda a: float(a.pieces), lambda a: 100 * a.largest, lambda a: 100 * a.missed,
     )  # fmt: skip
     first = next(iter(arms.values()))
     pieces = spread(float(case[label.name].true_pieces) for case in first)
     largest = spread(100 * case[label.name].true_largest for case in first)
-    rows: list[tuple[Cell, ...]] = [("truth", None, None, None, None, pieces, largest, None)]
+    rows: list[tuple[Cell, ...]] = [("truth", *(None,) * 5, pieces, largest, None)]
     rows += [
         (arm, *(spread(read(case[label.name]) for case in cases) for read in readers)) for arm, cases in arms.items()
     ]
     main = f"{label.components} largest pieces" if label.components else "largest pieces, as many as the truth has"
     text = (
         f"{label.title.capitalize()} in the segmentations. Missed: share of the true vessel that the segmentation's "
-        f"{main}, one voxel wider, do not reach. RDice with a tolerance of {RDICE_RADIUS_MM:g} mm; "
+        f"{main}, one voxel wider, do not reach. RDice and centerlines with a tolerance of {RDICE_RADIUS_MM:g} mm; "
         f"literal is Eq. 15 as printed, which gives no credit for near misses. {_count(arms)} {protocol}"
     )
     return Table(title=f"Connectivity: {label.title}", protocol=text, columns=columns, rows=tuple(rows))

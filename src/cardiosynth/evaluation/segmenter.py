@@ -72,6 +72,8 @@ MEASURES = (
     _Measure(Column(title="RDice, literal", better="higher", digits=3), lambda a: a.rdice_literal),
     _Measure(Column(title="RDice, symmetric", better="higher", digits=3), lambda a: a.rdice_symmetric),
     _Measure(Column(title="clDice", better="higher", digits=3), lambda a: a.cl_dice),
+    _Measure(Column(title="centerline overlap", better="higher", digits=3), lambda a: a.centerline_overlap),
+    _Measure(Column(title="surface Dice", better="higher", digits=3), lambda a: a.surface_dice),
     _Measure(Column(title="HD95", unit="mm", better="lower", digits=1), lambda a: a.hausdorff95_mm),
 )
 
@@ -170,9 +172,10 @@ def _protocol(judged: Sequence[Judged], trial: Trial) -> str:
         f"Test set {trial.test}: {cases} of {persons}, of which the segmenter saw "
         f"{'the images and what follows' if trial.prompts else 'nothing but the images'}.",
         trial.prompts,
-        f"Means over cases with 95 % bootstrap intervals over patients. RDice with a radius of {trial.radius_mm:g} mm, "
-        "literal: Eq. 15 as printed, symmetric: Dice with a tolerance. clDice of vessels alone. A structure that "
-        "neither mask has is left out; one that only one of them has counts 0 and has no distance.",
+        f"Means over cases with 95 % bootstrap intervals over patients. RDice, centerlines and surfaces with a radius "
+        f"of {trial.radius_mm:g} mm; RDice literal: Eq. 15 as printed, symmetric: Dice with a tolerance. clDice and "
+        "centerline overlap (Schaap et al. 2009) of vessels alone. A structure that neither mask has is left out; one "
+        "that only one of them has counts 0 and has no distance.",
     ]
     return " ".join(part for part in parts if part)
 

@@ -1,17 +1,18 @@
 """Whether synthetic images copy their templates: texture that they share with them, beyond what real images do.
 
 A synthetic image is meant to take its template's contrast, and anatomy is common to all; neither is counted here, see
-`metrics.copies`. What the real image of the same mask shares with the template by chance (and by the protocol that both
-may have been taken with) is what an image shares that has copied nothing.
+`metrics.copies`. An image that has copied nothing shares no more with its template than with other cases of the
+template's protocol. The real image of the mask stands beside it and decides nothing: synthetic images have less noise,
+and so more in common with everything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pydantic
 
-from cardiosynth.anatomy.alignment import aligned, placed
+from cardiosynth.anatomy.alignment import Align, aligned, placed
 from cardiosynth.core.case import Case
 from cardiosynth.core.progress import track
 from cardiosynth.core.store import fingerprint
@@ -20,12 +21,14 @@ from cardiosynth.evaluation.comparison import patient
 from cardiosynth.evaluation.kept import Kept, identity
 from cardiosynth.evaluation.measures import NAN, shared_targets
 from cardiosynth.evaluation.results import Column, Table, estimate, spread
+from cardiosynth.evaluation.segmentations import finite_mean
 from cardiosynth.evaluation.statistics import DRAWS, LEVEL, mean_interval
 from cardiosynth.metrics.copies import common_interior, texture_correlation
 
 MARGIN = 2
 FEW_VOXELS = 100
 """Correlations of fewer are noise."""
+NUM_OTHERS = 3
 FEW_PATIENTS = 5
 """The interval of fewer is too narrow to decide by."""
 
@@ -36,10 +39,12 @@ class Shared:
 
     Attributes:
         synthetic: of the synthetic image and its template.
+        others: of the synthetic image and other cases of the template's protocol, their mean.
         real: of the real image of its mask and the same template.
     """
 
     synthetic: float
+    others: float = NAN
     real: float = NAN
 
 
@@ -79,26 +84,30 @@ def template_table(found: Sequence[tuple[str, Shared]]) -> Table | None:
     own = [shared.synthetic for _, shared in found]
     if not np.isfinite(own).any():
         return None
-    excess = np.array([[shared.synthetic - shared.real for _, shared in found]])
+    excess = np.array([[shared.synthetic - shared.others for _, shared in found]])
     interval = mean_interval(excess, [patient for patient, _ in found])
     known = {name for (name, _), value in zip(found, excess[0], strict=True) if np.isfinite(value)}
     columns = (
         Column(title="images"),
         Column(title="synthetic and template", better="lower", digits=3),
-        Column(title="real of the mask and template", digits=3),
+        Column(title="synthetic and others", digits=3),
         Column(title="difference", better="lower", digits=3, signed=True),
+        Column(title="real of the mask and template", digits=3),
         Column(title="verdict"),
     )
     row = (
-        "texture in common", spread(own), spread(shared.real for _, shared in found), estimate(interval),
+        "texture in common", spread(own), spread(shared.others for _, shared in found), estimate(interval),
+        spread(shared.real for _, shared in found),
         _verdict(interval.low) if len(known) >= FEW_PATIENTS else "too few patients to tell",
     )  # fmt: skip
     text = (
         "Correlation of two images' voxels, each structure's mean taken away, where both masks hold the same target "
         f"structure, more than {MARGIN} voxels from any other: neither anatomy nor contrast counts, but grain, streaks "
-        "and uneven contrast do. Copies are near 1; what the real image of the mask has, independent images have. "
-        f"Of {len(found)} synthetic images; mean ± standard deviation over n cases. Difference: "
-        f"{100 * LEVEL:g} % interval of {DRAWS} bootstrap draws of patients, of the cases whose real image is at hand."
+        f"and uneven contrast do. Copies are near 1. Others: {NUM_OTHERS} cases of the template's protocol, of any "
+        "where it is not known; an image that has copied nothing has as much in common with them. The real image of the mask "
+        "has more noise, and so less in common with everything. "
+        f"Of {len(found)} synthetic images; mean ± standard deviation over n cases. Difference: {100 * LEVEL:g} % "
+        f"interval of {DRAWS} bootstrap draws of patients, seed 0."
     )
     return Table(title="Template copies", protocol=text, columns=columns, rows=(row,))
 
@@ -108,7 +117,7 @@ def copies_note(table: Table) -> tuple[str, ...]:
     if table.rows[0][-1] != _verdict(1.0):
         return ()
     return (
-        "Synthetic images have texture in common with their templates that real images of the same masks have not: "
+        "Synthetic images have more texture in common with their templates than with other cases of the same protocol: "
         "templates are copied; see the table of template copies.",
     )
 
@@ -124,11 +133,23 @@ def _home(homes: Sequence[Dataset], name: str) -> tuple[Dataset, str] | None:
 def _shared(made: Case, template: tuple[Dataset, str], real: tuple[Dataset, str] | None) -> Shared:
     shown, facts = template[0].case(template[1]), made.provenance.get("template_alignment")
     moved = shown if facts is None else placed(shown, made, np.array(facts["matrix"]))
-    if real is None:
-        return Shared(_texture(made, moved))
-    truth = real[0].case(real[1])
-    moved_to_truth = shown if facts is None else aligned(shown, truth, facts["asked"])[0]
-    return Shared(_texture(made, moved), _texture(truth, moved_to_truth))
+    asked: Align = "none" if facts is None else facts["asked"]
+    shunned = {template[1], *made.provenance.get("parents", ())}
+    others = (aligned(template[0].case(name), made, asked)[0] for name in others_of(*template, shunned))
+    beside = NAN
+    if real is not None:
+        truth = real[0].case(real[1])
+        beside = _texture(truth, aligned(shown, truth, asked)[0])
+    return Shared(_texture(made, moved), finite_mean(_texture(made, other) for other in others), beside)
+
+
+def others_of(home: Dataset, name: str, shunned: Collection[str]) -> list[str]:
+    """Return the cases that follow one in its dataset, of its protocol and without ``shunned``, in a circle."""
+    protocol = home.row(name)["provenance"].get("acquisition")
+    at = home.case_ids.index(name)
+    circle = [*home.case_ids[at:], *home.case_ids[:at]]
+    alike = [other for other in circle if home.row(other)["provenance"].get("acquisition") == protocol]
+    return [other for other in alike if other not in shunned][:NUM_OTHERS]
 
 
 def _texture(case: Case, template: Case) -> float:
