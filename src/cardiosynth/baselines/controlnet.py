@@ -1,9 +1,10 @@
 """ControlNet (Zhang et al. 2023) on slices: a frozen latent diffusion, and a copy of its encoder told of the mask."""
 
 from cardiosynth.baselines import stable_diffusion as ground
-from cardiosynth.baselines.latent_diffusion import WHOLE_MASK, LatentDiffusion, short_training
+from cardiosynth.baselines.latent_diffusion import WHOLE_MASK, LatentDiffusion, learned_latents, short_training
 from cardiosynth.baselines.method import Method
 from cardiosynth.diffusion.control import ConditionSettings
+from cardiosynth.diffusion.objective import ObjectiveSettings
 from cardiosynth.diffusion.settings import ControlStage
 from cardiosynth.sampling.generator import LatentDiffusionStages
 from cardiosynth.training.settings import TrainingSettings
@@ -18,7 +19,8 @@ PAPER_TRAINING = TrainingSettings(
 
 
 def _control(condition: ConditionSettings, training: TrainingSettings) -> ControlStage:
-    return ControlStage(condition=condition, freeze_unet=True, training=training)
+    objective = ObjectiveSettings(latents=learned_latents(training))
+    return ControlStage(condition=condition, freeze_unet=True, objective=objective, training=training)
 
 
 METHOD = Method(

@@ -11,9 +11,11 @@ from cardiosynth.baselines.latent_diffusion import (
     QUICKLY,
     TINY_LATENT_UNET,
     LatentDiffusion,
+    learned_latents,
     short_training,
 )
 from cardiosynth.baselines.method import Method
+from cardiosynth.diffusion.objective import ObjectiveSettings
 from cardiosynth.diffusion.process import ProcessSettings
 from cardiosynth.diffusion.settings import DiffusionStage
 from cardiosynth.diffusion.unet import DenoiserSettings
@@ -44,7 +46,8 @@ GUIDANCE = {"guidance_mask": 2.0}
 def _small(
     autoencoder: AutoencoderStage, denoiser: DenoiserSettings, training: TrainingSettings
 ) -> LatentDiffusionStages:
-    changes = {"denoiser": denoiser, "training": training, "prediction": QUICKLY}
+    objective = ObjectiveSettings(latents=learned_latents(training))
+    changes = {"denoiser": denoiser, "training": training, "prediction": QUICKLY, "objective": objective}
     stage = PAPER_STAGE.model_copy(update=changes)
     return LatentDiffusionStages(autoencoder=autoencoder, diffusion=stage, control=None)
 

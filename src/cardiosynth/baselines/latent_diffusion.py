@@ -4,6 +4,7 @@ What they share stands here: how a size becomes a generator on the terms of a co
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from cardiosynth.autoencoder.fixed import fixed_settings
 from cardiosynth.autoencoder.losses import ReconstructionSettings
@@ -65,6 +66,13 @@ def short_training(steps: int, batch_size: int, learning_rate: float) -> Trainin
         warmup_steps=min(30, steps // 4), weight_decay=1e-4, betas=(0.9, 0.99), ema_decay=0.0 if short else 0.995,
         checkpoint_every=max(1, steps // 4), log_every=max(1, steps // 100), precision="fp32" if short else "auto",
     )  # fmt: skip
+
+
+def learned_latents(training: TrainingSettings) -> Literal["sampled", "mean"]:
+    """Return which latents a stage learns: draws, but for tests, whose encoders are still so uncertain that these are
+    noise.
+    """
+    return "mean" if training.steps < SHORT else "sampled"
 
 
 def untrained(kind: str, dims: int) -> AutoencoderStage:

@@ -14,6 +14,7 @@ from cardiosynth.baselines.latent_diffusion import (
     TINY_LATENT_UNET,
     WHOLE_MASK,
     LatentDiffusion,
+    learned_latents,
     short_training,
     small_autoencoder,
 )
@@ -51,11 +52,16 @@ PAPER_STAGE = DiffusionStage(
 PAPER_SAMPLER = SamplerSettings(solver="ddpm_ancestral", steps=1000, spacing="time", clamp=None, confidence=None)
 
 
+def _l1(training: TrainingSettings) -> ObjectiveSettings:
+    return L1.model_copy(update={"latents": learned_latents(training)})
+
+
 def _small(
     denoiser: DenoiserSettings, autoencoder: AutoencoderStage, control: ControlStage, steps: int
 ) -> LatentDiffusionStages:
     rate = 3e-3 if steps < SHORT else 1e-3
-    values = {"denoiser": denoiser, "training": short_training(steps, 2, rate), "prediction": QUICKLY}
+    training = short_training(steps, 2, rate)
+    values = {"denoiser": denoiser, "training": training, "prediction": QUICKLY, "objective": _l1(training)}
     return LatentDiffusionStages(
         autoencoder=autoencoder, diffusion=PAPER_STAGE.model_copy(update=values), control=control
     )
@@ -63,7 +69,7 @@ def _small(
 
 def _control(changes: dict[str, object], training: TrainingSettings) -> ControlStage:
     condition = CONDITION.model_copy(update=changes)
-    return ControlStage(condition=condition, freeze_unet=True, objective=L1, training=training)
+    return ControlStage(condition=condition, freeze_unet=True, objective=_l1(training), training=training)
 
 
 METHOD = Method(

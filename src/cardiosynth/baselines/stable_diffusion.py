@@ -12,9 +12,11 @@ from cardiosynth.baselines.latent_diffusion import (
     LATENT_UNET,
     QUICKLY,
     TINY_LATENT_UNET,
+    learned_latents,
     short_training,
     small_autoencoder,
 )
+from cardiosynth.diffusion.objective import ObjectiveSettings
 from cardiosynth.diffusion.process import ProcessSettings
 from cardiosynth.diffusion.settings import DiffusionStage
 from cardiosynth.diffusion.unet import DenoiserSettings
@@ -55,7 +57,11 @@ slices; its own are 10 000 times the work."""
 
 TINY_AUTOENCODER, DEMO_AUTOENCODER = small_autoencoder(2, 64, 6), small_autoencoder(2, 64, 1500)
 SMALL_STAGE = PAPER_STAGE.model_copy(update={"prediction": QUICKLY})
-TINY_STAGE = SMALL_STAGE.model_copy(update={"denoiser": TINY_LATENT_UNET, "training": short_training(5, 4, 3e-3)})
+TINY_TRAINING = short_training(5, 4, 3e-3)
+TINY_OBJECTIVE = ObjectiveSettings(latents=learned_latents(TINY_TRAINING))
+TINY_STAGE = SMALL_STAGE.model_copy(
+    update={"denoiser": TINY_LATENT_UNET, "training": TINY_TRAINING, "objective": TINY_OBJECTIVE}
+)
 DEMO_STAGE = SMALL_STAGE.model_copy(update={"denoiser": LATENT_UNET, "training": short_training(2000, 8, 1e-3)})
 
 PAPER_SAMPLER = SamplerSettings(solver="ddim", steps=50, spacing="time", confidence=None)

@@ -1,7 +1,7 @@
 """T2I-Adapter (Mou et al. 2024) on slices: a frozen latent diffusion, and maps of the mask added in its encoder."""
 
 from cardiosynth.baselines import stable_diffusion as ground
-from cardiosynth.baselines.latent_diffusion import WHOLE_MASK, LatentDiffusion, short_training
+from cardiosynth.baselines.latent_diffusion import WHOLE_MASK, LatentDiffusion, learned_latents, short_training
 from cardiosynth.baselines.method import Method
 from cardiosynth.diffusion.objective import ObjectiveSettings, TimeSettings
 from cardiosynth.diffusion.settings import ControlStage
@@ -17,10 +17,11 @@ PAPER_TRAINING = TrainingSettings(
 def _control(features: int, widths: tuple[int, ...], training: TrainingSettings) -> ControlStage:
     """Return the second stage: space-to-depth and two levels of channels, then the adapter; cubic times (Eq. 5)."""
     told = {"inject": "adapter", "features": features, "stem_channels": widths}
+    times = TimeSettings(distribution="cubic", uniform_share=0)
     return ControlStage(
         condition=WHOLE_MASK.model_copy(update=told),
         freeze_unet=True,
-        objective=ObjectiveSettings(times=TimeSettings(distribution="cubic", uniform_share=0)),
+        objective=ObjectiveSettings(times=times, latents=learned_latents(training)),
         training=training,
     )
 
