@@ -16,6 +16,7 @@ def test_numbers_in_words():
     assert number_text(-3.21, 1) == "−3.2"
     assert number_text(-0.01, 1) == "0.0"
     assert number_text(-0.6, 0) == "−1"
+    assert [number_text(x, 2, signed=True) for x in (0.5, -0.5, 0.001)] == ["+0.50", "−0.50", "0.00"]
     assert number_text(float("inf"), 1) == "∞"
     assert [duration_text(s) for s in (None, 9.04, 125.4)] == ["–", "9.0 s", "2 min 05 s"]
 

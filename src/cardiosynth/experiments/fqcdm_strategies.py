@@ -211,7 +211,8 @@ class StrategyStudy:
             return self._drawing
         plan, train = self.plan, Path(f"{self._data}:train")
         run = Path(plan.generator or self.out / "generator")
-        tasks = () if plan.generator else slice_generator_tasks(train, run, self.recipe, self.device)
+        trained = slice_generator_tasks(train, run, self.recipe, self.device, plan.changes)
+        tasks = () if plan.generator else trained
         making = Task("make slices", self.again(), partial(self._make, train, run), 600.0)
         return (*self._drawing, *tasks, making)
 

@@ -180,7 +180,8 @@ class TemplateStudy:
         out, data = self.out, _data(self.out, "training")
         drawing = Task("draw phantoms", self.again(), partial(draw_phantoms, out, self.plan, self.recipe), 60.0)
         stages: tuple[Stage, ...] = ("autoencoder", "diffusion")
-        trainings = (stage_task(stage, data, out / "base", self.recipe, self.device) for stage in stages)
+        changes = self.plan.changes
+        trainings = (stage_task(stage, data, out / "base", self.recipe, self.device, changes) for stage in stages)
         measuring = Task("measure originals", self.again(), self._measure_originals, 60.0)
         return (drawing, *trainings, measuring)
 

@@ -23,9 +23,10 @@ def drawing_task(population: Population, out: Path, name: str) -> Task:
     return Task(name, command_line(*words), work, 0.7 * population.count)
 
 
-def stage_task(stage: Stage, data: Path, run: Path, recipe: Recipe, device: str) -> Task:
-    """Return the step that trains one stage of the recipe, all its settings its own."""
-    words = ("train", stage, data, run, "--recipe", recipe.name, "--accept-verdict", "--device", device)
+def stage_task(stage: Stage, data: Path, run: Path, recipe: Recipe, device: str, changes: tuple[str, ...] = ()) -> Task:
+    """Return the step that trains one stage of the recipe, which differs from the one of its name by ``changes``."""
+    words = ["train", stage, data, run, "--recipe", recipe.name, "--accept-verdict", "--device", device]
+    words += [word for change in changes for word in ("--set", change)]
     work = partial(train_stage, stage, data, run, recipe, Earlier(), device, accept_verdict=True)
     expected_s = STEP_S[stage] * getattr(recipe, stage).training.steps
     return Task(f"train {stage}", command_line(*words), work, expected_s)
@@ -43,7 +44,9 @@ def whole_grid(recipe: FcasRecipe, count: int, protocols: int) -> Population:
     return Population(count, recipe.grid.shape, recipe.grid.spacing_mm, protocols)
 
 
-def slice_generator_tasks(data: Path, run: Path, recipe: Recipe, device: str) -> tuple[Task, ...]:
-    """Return the steps from slices, a dataset or ``FOLDER:PART``, to FQCDM in ``run``."""
+def slice_generator_tasks(
+    data: Path, run: Path, recipe: Recipe, device: str, changes: tuple[str, ...]
+) -> tuple[Task, ...]:
+    """Return the steps from slices, a dataset or ``FOLDER:PART``, to FQCDM in ``run``; see `stage_task`."""
     stages: tuple[Stage, ...] = ("autoencoder", "diffusion")
-    return tuple(stage_task(stage, data, run, recipe, device) for stage in stages)
+    return tuple(stage_task(stage, data, run, recipe, device, changes) for stage in stages)
