@@ -104,8 +104,8 @@ def template_table(found: Sequence[tuple[str, Shared]]) -> Table | None:
         "Correlation of two images' voxels, each structure's mean taken away, where both masks hold the same target "
         f"structure, more than {MARGIN} voxels from any other: neither anatomy nor contrast counts, but grain, streaks "
         f"and uneven contrast do. Copies are near 1. Others: {NUM_OTHERS} cases of the template's protocol, of any "
-        "where it is not known; an image that has copied nothing has as much in common with them. The real image of the mask "
-        "has more noise, and so less in common with everything. "
+        "where it is not known; an image that has copied nothing has as much in common with them. The real image of "
+        "the mask has more noise, and so less in common with everything. "
         f"Of {len(found)} synthetic images; mean ± standard deviation over n cases. Difference: {100 * LEVEL:g} % "
         f"interval of {DRAWS} bootstrap draws of patients, seed 0."
     )
