@@ -30,7 +30,7 @@ from cardiosynth.sampling.fitting import reference_of
 from cardiosynth.training.settings import Precision, TrainingSettings, uses_bfloat16
 
 TINY_PRIOR = PriorStage(
-    transformer=TransformerSettings(layers=2, heads=2, width=32), training=short_training(8, 4, 5e-3)
+    transformer=TransformerSettings(layers=2, heads=4, width=64), training=short_training(8, 4, 5e-3)
 )
 DEMO_PRIOR = PriorStage(
     transformer=TransformerSettings(layers=4, heads=4, width=128, dropout=0.1), training=short_training(1500, 4, 1e-3)

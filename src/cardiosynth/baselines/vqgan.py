@@ -33,6 +33,7 @@ TINY = TokenStages(
         adversarial=ADVERSARY.model_copy(update={"channels": 4, "layers": 1, "warmup_steps": 1, "weight": 0.1}),
     ),
     prior=TINY_PRIOR,
+    draw=DrawSettings(temperature=0.5),
 )  # fmt: skip
 DEMO = TokenStages(
     autoencoder=AutoencoderStage(
