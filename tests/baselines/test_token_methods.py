@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from cardiosynth.autoencoder.codebook import CodebookSettings
-from cardiosynth.autoencoder.codec import load_codec
 from cardiosynth.autoencoder.discriminators import AdversarialSettings
 from cardiosynth.autoencoder.networks import AutoencoderSettings
 from cardiosynth.autoencoder.task import AutoencoderStage, train_autoencoder
@@ -56,7 +55,7 @@ def ball(index: int, size: int = 32):
 
 
 @pytest.mark.slow
-def test_the_quantized_codec_of_volumes_overfits_two_against_an_opponent(tmp_path):
+def test_the_quantized_codec_of_volumes_learns_two_alone_and_against_an_opponent(tmp_path):
     """What Medical Diffusion needs, smaller: averaged codes, restarted, hinge loss, volumes of 32 voxels."""
     codebook = CodebookSettings(codes=64, begin_step=10)
     sizes = {"channels": (4, 8, 16), "num_res_blocks": (1, 1, 1), "norm_groups": 4, "latent_channels": 8}
@@ -68,13 +67,10 @@ def test_the_quantized_codec_of_volumes_overfits_two_against_an_opponent(tmp_pat
         crop=(32, 32, 32),
         training=TRAINING.model_copy(update={"steps": 80, "checkpoint_every": 80, "log_every": 1}),
     )
-    cases = [ball(0), ball(1)]
-    train_autoencoder(cases, tmp_path, stage, IntensityScale())
+    train_autoencoder([ball(0), ball(1)], tmp_path, stage, IntensityScale())
     rows = read_rows(tmp_path / "autoencoder" / "metrics.jsonl")
-    assert rows[-1]["autoencoder/l1"] < 0.3 * rows[0]["autoencoder/l1"]
-    assert rows[-1]["autoencoder/perplexity"] > 2
+    begun, alone, opposed = (rows[index]["autoencoder/l1"] for index in (0, 69, 79))
+    assert alone < 0.1 * begun
+    assert opposed < 0.3 * begun
+    assert rows[-1]["autoencoder/perplexity"] > 4
     assert "discriminator/total" in rows[-1]
-    codec = load_codec(tmp_path)
-    for case in cases:
-        image = case.required_image().astype(float)
-        assert np.abs(codec.reconstruct(case) - image).mean() < 0.5 * np.abs(image - np.median(image)).mean()
