@@ -77,7 +77,7 @@ def test_both_stages_share_the_steps_and_no_crop_is_larger_than_a_case():
 
 @pytest.mark.slow
 def test_it_overfits_two_slices_and_follows_a_mask_where_it_changes(tmp_path):
-    size, steps = 64, 120
+    size, steps = 64, 200
     training = TRAINING.model_copy(update={"steps": steps, "checkpoint_every": steps, "log_every": steps})
     network = STAGES.autoencoder.network.model_copy(update={"channels": (16, 32)})
     autoencoder = STAGES.autoencoder.model_copy(update={"crop": (size, size), "training": training, "network": network})
