@@ -37,6 +37,11 @@ class CaseMap:
         return torch.from_numpy(np.array(self._levels[(slice(None), *window)]))
 
     @property
+    def grid(self) -> tuple[int, ...]:
+        """Voxels along each axis."""
+        return self._levels.shape[1:]
+
+    @property
     def keeps_out(self) -> bool:
         """Whether voxels of the last level weigh nothing."""
         return self._floor == 0
