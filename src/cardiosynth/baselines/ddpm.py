@@ -5,20 +5,11 @@ not say how. Here the mask is concatenated; the other reading, to begin with a n
 ``start="image"``.
 """
 
-from cardiosynth.baselines.latent_diffusion import (
-    CONCATENATED,
-    QUICKLY,
-    SMALL_UNET,
-    TINY_UNET,
-    LatentDiffusion,
-    short_training,
-    untrained,
-)
+from cardiosynth.baselines.latent_diffusion import CONCATENATED, short_training, without_autoencoder
 from cardiosynth.baselines.method import Method
 from cardiosynth.diffusion.process import ProcessSettings
 from cardiosynth.diffusion.settings import DiffusionStage
 from cardiosynth.diffusion.unet import DenoiserSettings
-from cardiosynth.sampling.generator import LatentDiffusionStages
 from cardiosynth.sampling.sampler import SamplerSettings
 from cardiosynth.training.settings import TrainingSettings
 
@@ -45,15 +36,6 @@ PAPER_STAGE = DiffusionStage(
 PAPER_SAMPLER = SamplerSettings(solver="ddpm_ancestral", steps=1000, spacing="time", clamp="image", confidence=None)
 
 
-def _stages(stage: DiffusionStage) -> LatentDiffusionStages:
-    return LatentDiffusionStages(autoencoder=untrained("identity", 2), diffusion=stage, control=None)
-
-
-def _small(denoiser: DenoiserSettings, training: TrainingSettings) -> LatentDiffusionStages:
-    changes = {"denoiser": denoiser, "training": training, "prediction": QUICKLY}
-    return _stages(PAPER_STAGE.model_copy(update=changes))
-
-
 METHOD = Method(
     name="ddpm",
     title="DDPM",
@@ -62,13 +44,8 @@ METHOD = Method(
     conditional=True,
     footnote="told of the mask by concatenation, which the original is not; MAISI's U-Net blocks; AdamW without decay; "
     "tiny and demo predict v, not noise",
-    sizes={
-        "tiny": LatentDiffusion(
-            _small(TINY_UNET, short_training(8, 4, 3e-3)), PAPER_SAMPLER.model_copy(update={"steps": 8})
-        ),
-        "demo": LatentDiffusion(
-            _small(SMALL_UNET, short_training(2000, 8, 1e-3)), PAPER_SAMPLER.model_copy(update={"steps": 50})
-        ),
-        "paper": LatentDiffusion(_stages(PAPER_STAGE), PAPER_SAMPLER),
-    },
-)
+    sizes=without_autoencoder(
+        "identity", 2, PAPER_STAGE, PAPER_SAMPLER,
+        {"tiny": short_training(8, 4, 3e-3), "demo": short_training(2000, 8, 1e-3)},
+    ),
+)  # fmt: skip

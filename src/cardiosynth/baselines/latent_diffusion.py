@@ -3,6 +3,7 @@
 What they share stands here: how a size becomes a generator on the terms of a comparison, and the small settings.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,7 @@ from cardiosynth.autoencoder.task import AutoencoderStage
 from cardiosynth.baselines.method import Terms
 from cardiosynth.diffusion.control import ConditionSettings
 from cardiosynth.diffusion.denoiser import Prediction
+from cardiosynth.diffusion.settings import DiffusionStage
 from cardiosynth.diffusion.unet import DenoiserSettings
 from cardiosynth.sampling.generator import Generator, LatentDiffusionGenerator, LatentDiffusionStages
 from cardiosynth.sampling.sampler import SamplerSettings
@@ -78,6 +80,31 @@ def learned_latents(training: TrainingSettings) -> Literal["sampled", "mean"]:
 def untrained(kind: str, dims: int) -> AutoencoderStage:
     """Return the stage of an autoencoder that nothing is learned of: ``identity`` or ``haar``."""
     return AutoencoderStage(network=fixed_settings(kind, dims), crop=(64,) * dims)
+
+
+def without_autoencoder(
+    kind: str, dims: int, paper: DiffusionStage, sampler: SamplerSettings, small: Mapping[str, TrainingSettings]
+) -> dict[str, LatentDiffusion]:
+    """Return the sizes of a method whose latents are voxels or wavelets.
+
+    Args:
+        kind: of latents, ``identity`` or ``haar``.
+        dims: spatial dimensions.
+        paper: the stage with the official values.
+        sampler: likewise.
+        small: how ``tiny`` and ``demo`` are trained; they have small networks, and what predicts noise predicts v.
+    """
+
+    def size(stage: DiffusionStage, steps: int) -> LatentDiffusion:
+        stages = LatentDiffusionStages(autoencoder=untrained(kind, dims), diffusion=stage, control=None)
+        return LatentDiffusion(stages, sampler.model_copy(update={"steps": steps}))
+
+    prediction = QUICKLY if paper.prediction == "epsilon" else paper.prediction
+    sizes = {"paper": size(paper, sampler.steps)}
+    for name, denoiser, steps in (("tiny", TINY_UNET, 8), ("demo", SMALL_UNET, 50)):
+        changes = {"denoiser": denoiser, "training": small[name], "prediction": prediction}
+        sizes[name] = size(paper.model_copy(update=changes), steps)
+    return sizes
 
 
 QUICKLY: Prediction = "v"

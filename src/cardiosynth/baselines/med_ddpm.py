@@ -1,20 +1,11 @@
 """Med-DDPM (Dorjsembe et al. 2024): diffusion on the voxels of volumes, the one-hot mask beside them in the input."""
 
-from cardiosynth.baselines.latent_diffusion import (
-    CONCATENATED,
-    QUICKLY,
-    SMALL_UNET,
-    TINY_UNET,
-    LatentDiffusion,
-    short_training,
-    untrained,
-)
+from cardiosynth.baselines.latent_diffusion import CONCATENATED, short_training, without_autoencoder
 from cardiosynth.baselines.method import Method
 from cardiosynth.diffusion.objective import ObjectiveSettings
 from cardiosynth.diffusion.process import ProcessSettings
 from cardiosynth.diffusion.settings import DiffusionStage
 from cardiosynth.diffusion.unet import DenoiserSettings
-from cardiosynth.sampling.generator import LatentDiffusionStages
 from cardiosynth.sampling.sampler import SamplerSettings
 from cardiosynth.training.settings import TrainingSettings
 
@@ -41,15 +32,6 @@ PAPER_STAGE = DiffusionStage(
 PAPER_SAMPLER = SamplerSettings(solver="ddpm_ancestral", steps=250, spacing="time", clamp="image", confidence=None)
 
 
-def _stages(stage: DiffusionStage) -> LatentDiffusionStages:
-    return LatentDiffusionStages(autoencoder=untrained("identity", 3), diffusion=stage, control=None)
-
-
-def _small(denoiser: DenoiserSettings, training: TrainingSettings) -> LatentDiffusionStages:
-    changes = {"denoiser": denoiser, "training": training, "prediction": QUICKLY}
-    return _stages(PAPER_STAGE.model_copy(update=changes))
-
-
 METHOD = Method(
     name="med-ddpm",
     title="Med-DDPM",
@@ -58,13 +40,8 @@ METHOD = Method(
     conditional=True,
     footnote="MAISI's U-Net blocks in place of guided-diffusion's, with attention in the middle; AdamW without decay; "
     "masks as 0 and 1, not -1 and 1, read through weights that start at zero; tiny and demo predict v, not noise",
-    sizes={
-        "tiny": LatentDiffusion(
-            _small(TINY_UNET, short_training(8, 2, 3e-3)), PAPER_SAMPLER.model_copy(update={"steps": 8})
-        ),
-        "demo": LatentDiffusion(
-            _small(SMALL_UNET, short_training(1000, 2, 1e-3)), PAPER_SAMPLER.model_copy(update={"steps": 50})
-        ),
-        "paper": LatentDiffusion(_stages(PAPER_STAGE), PAPER_SAMPLER),
-    },
-)
+    sizes=without_autoencoder(
+        "identity", 3, PAPER_STAGE, PAPER_SAMPLER,
+        {"tiny": short_training(8, 2, 3e-3), "demo": short_training(1000, 2, 1e-3)},
+    ),
+)  # fmt: skip

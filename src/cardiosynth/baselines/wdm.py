@@ -1,11 +1,10 @@
 """WDM (Friedrich et al. 2024): diffusion on the Haar wavelets of volumes, told nothing."""
 
-from cardiosynth.baselines.latent_diffusion import SMALL_UNET, TINY_UNET, LatentDiffusion, short_training, untrained
+from cardiosynth.baselines.latent_diffusion import short_training, without_autoencoder
 from cardiosynth.baselines.method import Method
 from cardiosynth.diffusion.process import ProcessSettings
 from cardiosynth.diffusion.settings import DiffusionStage
 from cardiosynth.diffusion.unet import DenoiserSettings
-from cardiosynth.sampling.generator import LatentDiffusionStages
 from cardiosynth.sampling.sampler import SamplerSettings
 from cardiosynth.training.settings import TrainingSettings
 
@@ -31,11 +30,6 @@ PAPER_SAMPLER = SamplerSettings(solver="ddpm_ancestral", steps=1000, spacing="ti
 """x_0 is limited to what images hold, through the inverse transform."""
 
 
-def _stages(denoiser: DenoiserSettings, training: TrainingSettings) -> LatentDiffusionStages:
-    stage = PAPER_STAGE.model_copy(update={"denoiser": denoiser, "training": training})
-    return LatentDiffusionStages(autoencoder=untrained("haar", 3), diffusion=stage, control=None)
-
-
 METHOD = Method(
     name="wdm",
     title="WDM",
@@ -44,13 +38,8 @@ METHOD = Method(
     conditional=False,
     footnote="MAISI's U-Net blocks, with attention in the middle, in place of its wavelet up- and down-sampling; AdamW "
     "without decay",
-    sizes={
-        "tiny": LatentDiffusion(
-            _stages(TINY_UNET, short_training(8, 2, 3e-3)), PAPER_SAMPLER.model_copy(update={"steps": 8})
-        ),
-        "demo": LatentDiffusion(
-            _stages(SMALL_UNET, short_training(1000, 2, 1e-3)), PAPER_SAMPLER.model_copy(update={"steps": 50})
-        ),
-        "paper": LatentDiffusion(_stages(PAPER_STAGE.denoiser, PAPER_STAGE.training), PAPER_SAMPLER),
-    },
-)
+    sizes=without_autoencoder(
+        "haar", 3, PAPER_STAGE, PAPER_SAMPLER,
+        {"tiny": short_training(8, 2, 3e-3), "demo": short_training(1000, 2, 1e-3)},
+    ),
+)  # fmt: skip
