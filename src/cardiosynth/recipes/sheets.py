@@ -62,7 +62,8 @@ def _unconditional(trainee: Trainee, like: Case, sampler: SamplerSettings) -> Ca
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             return network(x, t, None, acquisition)
 
-    denoiser = NetworkDenoiser(predict, process, first.prediction, sampler.clamp)
+    clamp = codec.within_images if sampler.clamp == "image" else sampler.clamp
+    denoiser = NetworkDenoiser(predict, process, first.prediction, clamp)
     latent = draw_latent(sampler, denoiser, process, noise, None, rng=rng)
     with torch.autocast(device.type, torch.bfloat16, enabled=half):
         image = codec.decode(latent[0], codec.window_of(like))
