@@ -36,7 +36,8 @@ class Repeats:
     def generate(self, mask, template, seed):
         self.asked.append(mask.case_id)
         image = template.required_image() + 10 * mask.required_mask()
-        return synthetic(image, mask, template, seed, {"checkpoints": {"own": "f00d"}, "sampler": None})
+        facts = {"checkpoints": {"own": "f00d"}, "sampler": None}
+        return synthetic(image, mask, template, seed, facts, licences=["CC BY; unknown"])
 
 
 def method(dims: int, build=Repeats) -> Method:
@@ -59,6 +60,7 @@ def test_a_method_of_slices_makes_volumes_slice_by_slice(tmp_path):
     assert again.provenance["parents"] == ["heart-0"]
     assert again.provenance["checkpoints"] == {"own": "f00d"}
     assert again.provenance["slice_wise"] is True
+    assert again.provenance["licence"] == "CC BY; CC0"  # that of the training data, too
     assert made.method.asked == [f"heart-0_slice{index:03d}" for index in range(4)]
 
 

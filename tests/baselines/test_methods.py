@@ -23,7 +23,7 @@ WITHOUT_NOISE = {"spade", "pix2pix-3d", "cyclegan"}
 FEW = 6
 """Steps after which all but quality can be seen."""
 MANY = 200
-LEARNING = ("dcgan", "spade")
+LEARNING = ("dcgan", "spade", "pix2pix-3d", "vqvae", "vqgan")
 """Methods that MANY steps have been seen to be enough for."""
 SCALE = IntensityScale()
 

@@ -238,8 +238,8 @@ class AdversarialGenerator:
         made = model.game.made(self._told(model, mask), generator(seed, "sampling", mask.case_id))
         image = window.from_model((made[0].float().cpu() + 1) / 2).numpy()
         facts = {"checkpoints": {STAGE: model.fingerprint}, "sampler": None, "method": self.stage.method}
-        case = synthetic(image, mask, template, seed, facts, shows_mask=model.game.masks != "none")
-        return case.with_(provenance={**case.provenance, "licence": _licence(case, model.record)})
+        shows, licences = model.game.masks != "none", model.record["licences"]
+        return synthetic(image, mask, template, seed, facts, shows_mask=shows, licences=licences)
 
     def _told(self, model: AdversarialModel, mask: Case) -> Tensor | None:
         """Return the mask in the model's codes, (1, 1, *grid), where the method is told of masks."""
@@ -257,9 +257,3 @@ def _check_shape(case: Case, stage: AdversarialStage) -> None:
             f"case {case.case_id} has a grid of {case.grid.shape} and {stage.method} makes images on {stage.shape}; "
             f"run cardiosynth prepare with --shape {' '.join(map(str, stage.shape))} first."
         )
-
-
-def _licence(case: Case, record: dict[str, Any]) -> str:
-    """Return the licences of mask, template and training cases."""
-    own = {str(case.provenance["licence"])} - {"unknown"}
-    return "; ".join(sorted({part for text in own | set(record["licences"]) for part in text.split("; ")})) or "unknown"

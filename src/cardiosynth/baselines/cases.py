@@ -8,6 +8,9 @@ import numpy as np
 from cardiosynth.core.case import Case
 from cardiosynth.core.intensity import rounded_image
 
+UNKNOWN = "unknown"
+"""The licence of data that does not name one."""
+
 
 def synthetic(
     image: np.ndarray,
@@ -29,10 +32,11 @@ def synthetic(
         facts: JSON-like, in any case ``checkpoints`` (stage -> fingerprint) and ``sampler`` (JSON-like or None), alike
             for all cases of one trained method.
         shows_mask: False for a method that is not conditional: the Case has no mask and no parents.
-        licences: of the data that the method was trained on; those of mask and template are added.
+        licences: of the data that the method was trained on, several in a text apart by ``; ``; those of mask and
+            template are added.
     """
     told = [str(case.provenance["licence"]) for case in (mask, template) if "licence" in case.provenance]
-    whole = sorted({*licences, *(part for text in told for part in text.split("; "))})
+    whole = sorted({part for text in (*licences, *told) for part in text.split("; ")} - {UNKNOWN})
     shown = {"parents": list(mask.provenance.get("parents", [mask.case_id])), "reference": mask.case_id}
     return Case(
         case_id=f"synthetic-{mask.case_id}",
@@ -47,7 +51,7 @@ def synthetic(
             **(shown if shows_mask else {"parents": [], "conditional": False}),
             "template": template.case_id,
             "seed": seed,
-            "licence": "; ".join(whole) or "unknown",
+            "licence": "; ".join(whole) or UNKNOWN,
             **facts,
         },
     )

@@ -53,7 +53,8 @@ class SliceWise:
         pairs = [(slice_at(mask, index), slice_at(template, index)) for index in range(mask.grid.shape[AXIAL])]
         made = [self.method.generate(*pair, seed) for pair in pairs]
         image = np.stack([piece.required_image() for piece in made], axis=-1)
-        volume = synthetic(image, mask, template, seed, _facts(made[0]), shows_mask=made[0].mask is not None)
+        shows, licences = made[0].mask is not None, {str(piece.provenance["licence"]) for piece in made}
+        volume = synthetic(image, mask, template, seed, _facts(made[0]), shows_mask=shows, licences=licences)
         maps = [piece.confidence for piece in made if piece.confidence is not None]
         return volume.with_(confidence=np.stack(maps, axis=-1)) if len(maps) == len(made) else volume
 
