@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pydantic
 import pytest
 
 from cardiosynth.core.config import Settings
@@ -51,6 +52,21 @@ def test_values_of_experiment_scale_user_and_changes_come_in_this_order():
     assert found == Plan(data="d", steps=5, cases=1, seeds=(0, 1), changes=("segmenter.b=1",))
     with pytest.raises(InputError, match="did you mean 'steps'"):
         request(Path(), changes=("step=5",)).plan(Plan)
+
+
+def test_changes_are_there_before_values_must_suit_each_other():
+    class Pair(Plan):
+        other: int | None = None
+
+        @pydantic.model_validator(mode="after")
+        def _both(self) -> "Pair":
+            if (self.data is None) != (self.other is None):
+                raise ValueError("data comes with other")
+            return self
+
+    assert request(Path(), changes=("other=3",)).plan(Pair, data="d").other == 3
+    with pytest.raises(InputError, match="nothing: data comes with other"):
+        request(Path()).plan(Pair, data="d")
 
 
 def test_the_command_repeats_the_request_or_a_part_of_it():

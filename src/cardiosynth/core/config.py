@@ -66,19 +66,28 @@ def with_overrides(base: S, overrides: Iterable[str] = (), file: Path | None = N
     """
     values = json.loads(base.model_dump_json())
     if file is not None:
-        _merge(values, read_yaml(file), str(file))
+        merge(values, read_yaml(file), str(file))
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise InputError(f"--set {override}: write it as key=value, e.g. --set diffusion.optimizer.steps=100.")
-        try:
-            nested: Any = parse_value(text)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {override}: '{text}' is not valid YAML; mend the brackets or quotes.") from error
-        for part in reversed(key.strip().split(".")):
-            nested = {part: nested}
-        _merge(values, nested, f"--set {override}")
+        merge(values, parse_override(override), f"--set {override}")
     return parse_settings(type(base), values, str(file or "--set"))
+
+
+def parse_override(override: str) -> dict[str, Any]:
+    """Return what ``a.b=value`` says as {"a": {"b": value}}.
+
+    Raises:
+        InputError: it is not written so, or the value is not valid YAML.
+    """
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise InputError(f"--set {override}: write it as key=value, e.g. --set diffusion.optimizer.steps=100.")
+    try:
+        nested: Any = parse_value(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {override}: '{text}' is not valid YAML; mend the brackets or quotes.") from error
+    for part in reversed(key.strip().split(".")):
+        nested = {part: nested}
+    return nested
 
 
 def parse_settings(cls: type[S], values: Mapping[str, Any], origin: str) -> S:
@@ -97,11 +106,16 @@ def parse_settings(cls: type[S], values: Mapping[str, Any], origin: str) -> S:
         raise InputError(f"{origin}: '{key}' - {first['msg']}; it was given {first['input']!r}.") from error
 
 
-def _merge(values: dict[str, Any], changes: Mapping[str, Any], origin: str) -> None:
+def merge(values: dict[str, Any], changes: Mapping[str, Any], origin: str) -> None:
+    """Put ``changes`` into ``values``, which hold every key that there is.
+
+    Raises:
+        InputError: naming ``origin``, a key that there is not, and what may be meant.
+    """
     for key, change in changes.items():
         if key not in values:
             raise InputError(f"{origin}: there is no setting '{key}'" + suggest(str(key), sorted(values)))
         if isinstance(change, dict) and isinstance(values[key], dict):
-            _merge(values[key], change, origin)
+            merge(values[key], change, origin)
         else:
             values[key] = change

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cardiosynth.core.config import Settings, parse_settings, with_overrides
+from cardiosynth.core.config import Settings, merge, parse_override, parse_settings
 from cardiosynth.core.errors import InputError
 from cardiosynth.core.store import write_text
 from cardiosynth.evaluation.results import Results, environment, write_results
@@ -65,8 +65,14 @@ class Request:
         of_recipe = [change for change in self.changes if "." in change.partition("=")[0]]
         if of_recipe:
             values["changes"] = [*values.get("changes", ()), *of_recipe]
-        plan = parse_settings(kind, values, self.experiment.name)
-        return with_overrides(plan, [change for change in self.changes if change not in of_recipe])
+        # Values may suit each other only together, so all are there before any is checked.
+        whole: dict[str, Any] = {**dict.fromkeys(kind.model_fields), **values}
+        for change in self.changes:
+            if change not in of_recipe:
+                own = parse_override(change)
+                merge(whole, own, f"--set {change}")
+                values |= own
+        return parse_settings(kind, {name: whole[name] for name in values}, self.experiment.name)
 
     def command(self, *only: str) -> str:
         """Return the command that does this, or a part of it, again."""
