@@ -40,7 +40,7 @@ def test_the_decoder_shows_the_reference_and_not_the_template(run, monkeypatch):
     """With latents that are always the same, the mask alone makes the difference."""
     plain = load_generator(run, sampler=SAMPLER.model_copy(update={"confidence": None}))
     latent, _ = plain.model.codec.encode_case(case(3))
-    monkeypatch.setattr(plain, "_latent", lambda *given: latent[None])
+    monkeypatch.setattr(plain, "_latent", lambda *given, **named: latent[None])
     first = plain.generate(case(0), case(1), 0).image
     assert (first != plain.generate(case(2), case(1), 0).image).any()
     np.testing.assert_array_equal(first, plain.generate(case(0), case(3), 0).image)

@@ -128,7 +128,7 @@ def best_beyond_chance(rows: Sequence[Float[np.ndarray, "arms cases"]]) -> list[
     return [next((arm for arm, won in enumerate(each) if won == len(each) - 1 > 0), None) for each in wins]
 
 
-def mean_ranks(criteria: Sequence[Float[np.ndarray, "methods cases"]], seed: int = 0) -> list[Interval]:
+def mean_ranks(criteria: Sequence[Float[np.ndarray, "methods _"]], seed: int = 0) -> list[Interval]:
     """Return the mean rank of every method over all criteria, 1 being the best, with its bootstrap interval over cases.
 
     Within a criterion methods are ranked by their means over the cases, equals sharing the mean of their ranks, and all
